@@ -1,0 +1,362 @@
+//! The configuration as it is used: nothing optional that is not a choice, nothing textual,
+//! nothing unchecked. [`file`](self) mirrors the YAML; this is what it becomes.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+
+use crate::{persona::Personas, secret::Secret, workspace::WorkspaceId};
+
+/// Everything the gateway was told. Immutable: a reload makes another one.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where callers connect. A change needs a restart.
+    pub listen: Listen,
+    /// Who may call, and who they are.
+    pub identity: IdentityRules,
+    /// Where users' directories are.
+    pub workspaces: Workspaces,
+    /// The gateway's own state directory. A change needs a restart.
+    pub state: PathBuf,
+    /// Which models runners use, and what an unknown model id means.
+    pub models: Models,
+    /// The model providers runners may reach, by opencode provider id.
+    pub providers: BTreeMap<String, Provider>,
+    /// The personas found in the personas directory.
+    pub personas: Personas,
+    /// MCP servers offered to personas, by name; off unless a persona turns one on.
+    pub integrations: BTreeMap<String, Integration>,
+    /// How runners come to be and how many there may be.
+    pub runners: Runners,
+    /// What a turn may do and show.
+    pub turns: Turns,
+    /// Sizes and deadlines.
+    pub limits: Limits,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// The listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Worker threads; never zero.
+    pub threads: usize,
+    /// How long requests in flight may go on after SIGTERM.
+    pub drain: Duration,
+}
+
+/// Who may call, and who they are. See `gateway::identity` for the order.
+#[derive(Debug, Clone, Default)]
+pub struct IdentityRules {
+    /// Callers trusted to say who the user is.
+    pub front_ends: Vec<Arc<FrontEnd>>,
+    /// Keys of ours, each standing for one user.
+    pub api_keys: Vec<ApiKey>,
+    /// Development: the body's `user` member names the user when nothing better did.
+    pub body_user: bool,
+    /// Development: a request without any identity is the user `anonymous`.
+    pub anonymous: bool,
+    /// Development identities are meant even though the listener is not loopback.
+    pub allow_insecure: bool,
+}
+
+/// A caller trusted to assert who the user is, such as Open WebUI.
+#[derive(Debug)]
+pub struct FrontEnd {
+    /// Its name in logs.
+    pub name: String,
+    /// The bearer key it calls with.
+    pub key: KeyCheck,
+    /// Where it may call from; empty means anywhere.
+    pub networks: Vec<IpNet>,
+    /// How it says who the user is.
+    pub user: UserClaim,
+    /// How tool activity is shown to its users.
+    pub tools: ToolStyle,
+    /// Whether `x-openpersona-meta-b64` and `x-openpersona-original-model-id` are believed.
+    pub meta_headers: bool,
+}
+
+/// A key of ours that stands for one user.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// The user it stands for.
+    pub user: String,
+    /// The key, as its digest.
+    pub key: KeyCheck,
+    /// How tool activity is shown to this caller.
+    pub tools: ToolStyle,
+}
+
+/// What is known of a key that callers present: its SHA-256. Keys are long and random, so a plain
+/// digest is enough, and comparing digests leaks nothing about the key.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyCheck(pub [u8; 32]);
+
+impl std::fmt::Debug for KeyCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// How a front end says who the user is.
+#[derive(Debug, Clone)]
+pub enum UserClaim {
+    /// Open WebUI's HS256 `X-OpenWebUI-User-Jwt`, and nothing else.
+    Jwt {
+        /// Accepted secrets, at least one, each of 32 bytes or more; two during a rotation.
+        secrets: Vec<Secret>,
+        /// The required `iss`.
+        issuer: String,
+        /// Allowance on `exp` for clocks that differ.
+        leeway: Duration,
+    },
+    /// Plain `X-OpenWebUI-User-*` headers.
+    Headers,
+}
+
+/// How tool activity is shown in an answer. Never as `tool_calls`: a client would run them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ToolStyle {
+    /// A line of text for each tool.
+    #[default]
+    Plain,
+    /// Open WebUI's native item frames, in browser chats; elsewhere as `Plain`.
+    Native,
+    /// Not at all.
+    None,
+}
+
+/// Where users' directories are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspaces {
+    /// The directory that holds `<workspace id>/`. A change needs a restart.
+    pub root: PathBuf,
+    /// The workspace whose `opencode.jsonc` names models for those that name none.
+    pub template: Option<WorkspaceId>,
+}
+
+/// Which models runners use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Models {
+    /// The main model when no workspace says otherwise (`DEFAULT_MAIN_MODEL`).
+    pub main: Option<ModelRef>,
+    /// The small model when no workspace says otherwise (`DEFAULT_SUBAGENT_MODEL`).
+    pub small: Option<ModelRef>,
+    /// What to do with a model id that is not ours: `None` refuses it, `Some` uses this one.
+    pub unknown: Option<String>,
+}
+
+/// A provider's model, written `provider/model`; `gpt-*` alone means `openai/gpt-*`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ModelRef {
+    /// opencode's provider id. Without `/`.
+    pub provider: String,
+    /// The model id within that provider, which may hold `/`.
+    pub model: String,
+}
+
+impl ModelRef {
+    /// Reads `provider/model`, or a bare `gpt-*`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let of = |provider: &str, model: &str| Self {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+        };
+        match text.trim().split_once('/') {
+            Some((provider, model)) if !provider.is_empty() && !model.is_empty() => {
+                Some(of(provider, model))
+            }
+            None if text.trim().starts_with("gpt-") => Some(of("openai", text.trim())),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.provider, self.model)
+    }
+}
+
+/// A model provider, as opencode is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// The bundled SDK package opencode drives it with, such as `@ai-sdk/openai-compatible`.
+    pub npm: String,
+    /// A name for people.
+    pub name: String,
+    /// Its base URL; `None` uses the package's own.
+    pub base_url: Option<String>,
+    /// The key runners present. `None` for providers that ask for none.
+    pub key: Option<Secret>,
+    /// Its models.
+    pub models: BTreeMap<String, Model>,
+}
+
+/// What opencode must know of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// A name for people.
+    pub name: String,
+    /// Tokens the model can read at most.
+    pub context: u64,
+    /// Tokens it can write at most.
+    pub output: u64,
+    /// Whether it can call tools.
+    pub tools: bool,
+    /// Whether it streams its reasoning.
+    pub reasoning: bool,
+    /// Whether it reads images.
+    pub images: bool,
+}
+
+/// An MCP server offered to personas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Integration {
+    /// Its URL.
+    pub url: String,
+    /// Headers sent to it.
+    pub headers: BTreeMap<String, Secret>,
+    /// How long opencode waits for it.
+    pub timeout: Duration,
+}
+
+/// How runners come to be and how many there may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runners {
+    /// Who starts them. A change needs a restart.
+    pub launcher: LauncherKind,
+    /// What they speak. A change needs a restart.
+    pub dialect: Dialect,
+    /// Runners alive at most.
+    pub max_running: usize,
+    /// Runners starting at the same time at most.
+    pub max_starting: usize,
+    /// How long a start may take.
+    pub start_timeout: Duration,
+    /// How long a request may wait for its turn to start a runner.
+    pub queue_timeout: Duration,
+    /// How long a runner may be idle before it is stopped.
+    pub idle_after: Duration,
+    /// How long a runner has between SIGTERM and SIGKILL.
+    pub stop_timeout: Duration,
+}
+
+/// Who starts runners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LauncherKind {
+    /// A child process for each workspace.
+    Process {
+        /// Program and arguments; for opencode, the arguments before `serve`. In an `openai`
+        /// command `{port}` and `{workspace}` stand for the port and the directory.
+        command: Vec<String>,
+        /// The directory for each runner's own `HOME`, caches and data.
+        data: PathBuf,
+        /// Variables added to the otherwise clean environment.
+        environment: BTreeMap<String, Secret>,
+    },
+    /// One server that is there already and is shared by all.
+    Static {
+        /// Where it listens.
+        address: Address,
+        /// Its password, when it asks for one.
+        password: Option<Secret>,
+    },
+}
+
+/// Where a runner listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `host:port`.
+    Tcp(String),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// What a runner speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// opencode's own HTTP API.
+    Opencode,
+    /// OpenAI's chat completions, passed through.
+    OpenAi,
+}
+
+/// What a turn may do and show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turns {
+    /// The answer to a tool that asks for permission.
+    pub permission: PermissionPolicy,
+    /// opencode permission rules for every agent: tool → `allow`, `ask` or `deny`.
+    pub permissions: BTreeMap<String, String>,
+    /// How tool activity is shown to callers that have no setting of their own.
+    pub tools: ToolStyle,
+    /// How often a silent stream gets a keep-alive comment.
+    pub keep_alive: Duration,
+    /// Whether a chat keeps its session across turns unless its persona says otherwise.
+    pub memory: bool,
+    /// Chats remembered per workspace; the longest unused are forgotten first.
+    pub max_chats: usize,
+}
+
+/// The answer to a tool that asks for permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PermissionPolicy {
+    /// No, with a message that the model and the user can read.
+    Reject,
+    /// Yes, this once.
+    Allow,
+}
+
+/// Sizes in bytes and deadlines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest request body.
+    pub body: usize,
+    /// The deepest nesting of a JSON body.
+    pub json_depth: usize,
+    /// The largest request head, all headers together.
+    pub headers: usize,
+    /// How long a caller may take for a whole request head.
+    pub header_deadline: Duration,
+    /// How long a caller may take for a whole request body.
+    pub body_deadline: Duration,
+    /// How long a turn may last.
+    pub turn: Duration,
+    /// How long a runner may say nothing within a turn, not even a heartbeat.
+    pub idle: Duration,
+    /// How long until a turn's first sign of work.
+    pub first_byte: Duration,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// Whether each request's user and workspace are logged (`LOG_WORKSPACE_ROUTING`).
+    pub workspace_routing: bool,
+}
+
+/// The configuration in force. A reload swaps it; a request keeps the one it started with.
+#[derive(Debug, Clone)]
+pub struct Live(Arc<ArcSwap<Config>>);
+
+impl Live {
+    /// Puts `config` in force.
+    pub fn new(config: Config) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config)))
+    }
+
+    /// The configuration of this moment.
+    pub fn now(&self) -> Arc<Config> {
+        self.0.load_full()
+    }
+
+    /// Puts `config` in force for requests that start from now on.
+    pub fn swap(&self, config: Config) {
+        self.0.store(Arc::new(config));
+    }
+}

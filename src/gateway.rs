@@ -1,0 +1,4 @@
+//! `impl ProxyHttp for Gateway`: each phase, one or two calls.
+
+pub mod header;
+pub mod identity;

@@ -1,0 +1,13 @@
+//! One private opencode agent per person, behind one OpenAI-compatible URL.
+
+pub mod config;
+pub mod error;
+pub mod gateway;
+pub mod launcher;
+pub mod opencode;
+pub mod persona;
+pub mod pool;
+pub mod runner;
+pub mod secret;
+pub mod state;
+pub mod workspace;

@@ -1,0 +1,7 @@
+//! The dialect runners speak.
+
+pub mod client;
+pub mod event;
+pub mod settings;
+
+pub use client::Client;

@@ -1,0 +1,159 @@
+//! The gateway's own memory: one SQLite database, outside every workspace, with one writer.
+//!
+//! Runners cannot reach it, so what it says about owners, sessions and processes can be trusted.
+//! Each table is read and written by one module only, named beside it in [`SCHEMA`].
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use rustix::fs::{FlockOperation, flock};
+
+/// A handle on the database. Clones share one connection.
+#[derive(Clone)]
+pub struct State {
+    connection: Arc<Mutex<Connection>>,
+    /// Held for as long as the gateway runs, so that a second one refuses to start.
+    _lock: Option<Arc<fs::File>>,
+}
+
+/// Why the state could not be opened or used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The directory or its lock file could not be made.
+    #[error("the state directory {path} cannot be used")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another gateway holds the state.
+    #[error("the state directory {0} is in use by another gateway; stop it or configure another")]
+    InUse(String),
+    /// The database said no.
+    #[error("the state database failed")]
+    Database(#[from] rusqlite::Error),
+    /// The database was written by a newer version.
+    #[error("the state was written by a newer version (schema {0}); run that version instead")]
+    Newer(u32),
+}
+
+impl State {
+    /// Opens or makes the state in `directory` and takes its lock.
+    pub fn open(directory: &Path) -> Result<Self, StateError> {
+        let failed =
+            |source| StateError::Directory { path: directory.display().to_string(), source };
+        make_private(directory).map_err(failed)?;
+        let lock = fs::File::create(directory.join("lock")).map_err(failed)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| StateError::InUse(directory.display().to_string()))?;
+        let connection = Connection::open(directory.join("open-persona.db"))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        Self::of(connection, Some(Arc::new(lock)))
+    }
+
+    /// A state that lives in memory and ends with the last clone.
+    pub fn in_memory() -> Result<Self, StateError> {
+        Self::of(Connection::open_in_memory()?, None)
+    }
+
+    fn of(mut connection: Connection, lock: Option<Arc<fs::File>>) -> Result<Self, StateError> {
+        migrate(&mut connection)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), _lock: lock })
+    }
+
+    /// Runs `work` on the connection, on the calling thread.
+    pub fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StateError> {
+        Ok(work(&mut self.connection.lock())?)
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+fn make_private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StateError> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let steps = u32::try_from(SCHEMA.len()).expect("the schema has few steps");
+    if version > steps {
+        return Err(StateError::Newer(version));
+    }
+    for (step, sql) in (1u32..).zip(SCHEMA).skip(version as usize) {
+        let change = connection.transaction()?;
+        change.execute_batch(sql)?;
+        change.pragma_update(None, "user_version", step)?;
+        change.commit()?;
+    }
+    Ok(())
+}
+
+/// The schema, step by step; a step that was released is never edited.
+const SCHEMA: &[&str] = &["
+    -- workspace.rs: who a workspace belongs to
+    CREATE TABLE owners (
+        workspace  TEXT PRIMARY KEY,
+        user_id    TEXT NOT NULL,
+        created_at INTEGER NOT NULL  -- Unix milliseconds
+    ) STRICT;
+    -- launcher/process.rs: the processes we started, so that a later start can end them
+    CREATE TABLE processes (
+        workspace  TEXT NOT NULL,
+        pid        INTEGER NOT NULL PRIMARY KEY,
+        started    INTEGER NOT NULL  -- field 22 of /proc/<pid>/stat, clock ticks since boot
+    ) STRICT;
+    -- chats.rs: the runner session a chat is kept in
+    CREATE TABLE chats (
+        workspace  TEXT NOT NULL,
+        chat       TEXT NOT NULL,
+        session    TEXT NOT NULL,
+        used_at    INTEGER NOT NULL, -- Unix milliseconds
+        PRIMARY KEY (workspace, chat)
+    ) STRICT;
+    CREATE TABLE chat_turns (
+        workspace  TEXT NOT NULL,
+        chat       TEXT NOT NULL,
+        answer     TEXT NOT NULL,    -- the front end's id of the answer
+        question   TEXT NOT NULL,    -- its id of the user's message
+        parent     TEXT NOT NULL,    -- its id of the answer before, or ''
+        session    TEXT NOT NULL,
+        prompt     TEXT NOT NULL,    -- the messageID sent to the runner
+        PRIMARY KEY (workspace, chat, answer),
+        FOREIGN KEY (workspace, chat) REFERENCES chats ON DELETE CASCADE
+    ) STRICT;
+"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_gateway_on_the_same_state_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = State::open(directory.path()).unwrap();
+        assert!(matches!(State::open(directory.path()), Err(StateError::InUse(_))));
+        drop(first);
+        State::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_newer_schema_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        state.with(|db| db.pragma_update(None, "user_version", 99)).unwrap();
+        drop(state);
+        assert!(matches!(State::open(directory.path()), Err(StateError::Newer(99))));
+    }
+}
