@@ -111,21 +111,24 @@ async fn a_caller_who_leaves_ends_the_turn_whenever_that_is() {
     drop(midway);
     model.listened_to(0, SOON).await;
 
-    let silent = stand.caller().open(&alice("be silent")).await;
-    model.listened_to(1, SOON).await;
-    drop(silent);
-    model.listened_to(0, SOON).await;
-
-    let (caller, ask) = (stand.caller(), alice("be slow"));
-    {
-        let whole = std::pin::pin!(caller.ask(&ask));
-        let started = std::pin::pin!(model.listened_to(1, SOON));
-        futures_util::future::select(whole, started).await;
-    }
-    // The pooled connection would outlive the request.
-    drop(caller);
-    model.listened_to(0, SOON).await;
+    let (silent, slow) = (alice("be silent"), alice("be slow"));
+    leaves_when_the_model_works(&model, stand.caller().open(&silent)).await;
+    leaves_when_the_model_works(&model, stand.caller().ask(&silent)).await;
+    leaves_when_the_model_works(&model, stand.caller().ask(&slow)).await;
 
     assert_eq!(stand.runners(), runner, "the runner has outlived them all");
     assert!(stand.caller().stream(&alice("hello")).await.whole().contains("All is well."));
+}
+
+/// Drops `request`, and with it the connection, as soon as its turn has reached the model.
+async fn leaves_when_the_model_works<T>(model: &Scripted, request: impl Future<Output = T>) {
+    {
+        let request = std::pin::pin!(async {
+            let _answer = request.await;
+            std::future::pending::<()>().await;
+        });
+        let working = std::pin::pin!(model.listened_to(1, SOON));
+        futures_util::future::select(request, working).await;
+    }
+    model.listened_to(0, SOON).await;
 }
