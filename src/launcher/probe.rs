@@ -63,10 +63,12 @@ async fn answers_http(
     let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else {
         return false;
     };
+    let mut answer = std::pin::pin!(sender.send_request(request));
     tokio::select! {
         biased;
-        answer = sender.send_request(request) => answer.is_ok(),
-        _ = connection => false,
+        answer = &mut answer => answer.is_ok(),
+        // It may end with a short answer read already.
+        _ = connection => answer.await.is_ok(),
     }
 }
 

@@ -2,16 +2,15 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
     process::Stdio,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     process::Command,
+    signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
 use tokio_util::{
@@ -57,12 +56,12 @@ impl Child {
         let child = command.spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let group = Group(Some(id.ok_or_else(|| io::Error::other("a child without a pid"))?));
-        let exit = pidfd_open(group.id(), PidfdFlags::NONBLOCK)?;
+        let exit = Exit::of(group.id())?;
         let output = Arc::new(output);
         let keeper = Keeper {
             group,
             child,
-            exit: AsyncFd::register_with_interest(exit, Interest::READABLE)?,
+            exit,
             output: Arc::clone(&output),
             stop_timeout: nursery.stop_timeout,
             stop: CancellationToken::new(),
@@ -117,8 +116,7 @@ struct Keeper {
     /// Before `child`: dropping a keeper kills the group while its leader still keeps the id.
     group: Group,
     child: tokio::process::Child,
-    /// Readable once the child has ended, reaped or not.
-    exit: AsyncFd<OwnedFd>,
+    exit: Exit,
     output: Arc<Output>,
     stop_timeout: Duration,
     stop: CancellationToken,
@@ -171,16 +169,16 @@ impl Keeper {
     }
 
     /// Returns once the child has ended, by itself or because it was told to.
-    async fn until_exit(&self) {
+    async fn until_exit(&mut self) {
         tokio::select! {
-            _ = self.exit.readable() => return,
+            () = self.exit.seen() => return,
             () = self.kill.cancelled() => {}
             () = self.stop.cancelled() => {
                 // Twice: opencode swallows the first one while it installs something.
                 for _ in 0..2 {
                     self.group.signal(Signal::TERM);
                     tokio::select! {
-                        _ = self.exit.readable() => return,
+                        () = self.exit.seen() => return,
                         () = self.kill.cancelled() => break,
                         () = sleep(self.stop_timeout / 2) => {}
                     }
@@ -188,8 +186,7 @@ impl Keeper {
             }
         }
         self.group.signal(Signal::KILL);
-        // An error means that the runtime is going away; dropping the keeper kills as well.
-        drop(self.exit.readable().await);
+        self.exit.seen().await;
     }
 }
 
@@ -202,6 +199,29 @@ async fn drain(output: &Output, stream: Option<impl tokio::io::AsyncRead + Unpin
 async fn blocking(work: impl FnOnce() + Send + 'static) {
     if let Err(error) = tokio::task::spawn_blocking(work).await {
         log::error!("runner cause={error}");
+    }
+}
+
+/// Sees the end of a child without reaping it.
+struct Exit {
+    id: Pid,
+    changes: tokio::signal::unix::Signal,
+}
+
+impl Exit {
+    fn of(id: Pid) -> io::Result<Self> {
+        Ok(Self { id, changes: signal(SignalKind::child())? })
+    }
+
+    /// Returns once the child has ended.
+    async fn seen(&mut self) {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // An error would mean that there is no such child, no longer or never.
+        while let Ok(None) = waitid(WaitId::Pid(self.id), look) {
+            if self.changes.recv().await.is_none() {
+                return;
+            }
+        }
     }
 }
 

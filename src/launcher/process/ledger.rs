@@ -109,10 +109,16 @@ impl Ledger {
 /// Kills every process with `mark` in its environment, those included that such a process starts
 /// meanwhile. Blocks until none is left, for a second at most.
 pub(super) fn kill_marked(mark: &str) {
+    // Twice none: a process has no environment for a moment while it turns into another program.
+    let mut none = 0;
     for _ in 0..ROUNDS {
         match procfs::kill_all(|pid| procfs::is_marked(pid, mark)) {
-            0 => return,
-            killed => log::info!("stray processes={killed}"),
+            0 if none == 1 => return,
+            0 => none += 1,
+            killed => {
+                none = 0;
+                log::info!("stray processes={killed}");
+            }
         }
         thread::sleep(PAUSE);
     }

@@ -95,6 +95,10 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
+        // The program replaces this one first, and its environment is there only then.
+        while !is_marked(pid, "MARK=one") {
+            std::thread::yield_now();
+        }
         for (mark, ours) in [
             ("MARK=one", true),
             ("MARK=one/alice/12", true),

@@ -21,7 +21,7 @@ impl World {
             command.iter().map(ToString::to_string).collect(),
             &directory.path().join("data"),
             BTreeMap::from([("CONFIGURED".to_owned(), Secret::new("configured"))]),
-            option_env!("PATH").unwrap_or("/usr/local/bin:/usr/bin:/bin").into(),
+            std::env::var_os("PATH").unwrap(),
             State::in_memory().unwrap(),
         );
         Self { launcher: launcher.unwrap(), directory }
@@ -104,11 +104,10 @@ async fn a_runner_has_a_clean_environment_and_a_home_of_its_own() {
     let config = fs::read_to_string(&environment["OPENCODE_CONFIG"]).unwrap();
     assert_eq!(config, r#"{"share":"disabled"}"#);
     let ours = ["HOME", "LANG", "PATH", "TMPDIR", "PROVIDER_KEY", "CONFIGURED"];
-    let stranger = environment.keys().find(|name| {
-        !(ours.contains(&name.as_str())
-            || ["XDG_", "OPENCODE_", "OPEN_PERSONA_", "LC_"].iter().any(|p| name.starts_with(p)))
-    });
-    assert_eq!(stranger, None);
+    // A `python3` that is a shell script, as version switchers install it, adds the latter four.
+    let prefixes = ["XDG_", "OPENCODE_", "OPEN_PERSONA_", "LC_", "PYENV_", "PWD", "SHLVL", "_"];
+    let known = |name: &str| ours.contains(&name) || prefixes.iter().any(|p| name.starts_with(p));
+    assert_eq!(environment.keys().find(|name| !known(name)), None);
     world.launcher.stop(&runner).await;
 }
 
