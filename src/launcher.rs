@@ -1,28 +1,48 @@
 //! Start, watch and stop runners.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+pub mod probe;
+pub mod process;
+pub mod shared;
+pub mod spec;
+
+use std::{ffi::OsString, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{config::Dialect, runner::Runner, secret::Secret, workspace::WorkspaceId};
+use crate::{
+    config::LauncherKind,
+    opencode::client::ClientError,
+    runner::Runner,
+    state::{State, StateError},
+};
 
-/// Everything that shapes a runner. Two equal specs make interchangeable runners.
-#[derive(Debug, Clone)]
-pub struct Spec {
-    /// Whose it is.
-    pub workspace: WorkspaceId,
-    /// The workspace on this machine, absolute.
-    pub directory: PathBuf,
-    /// What it is to speak.
-    pub dialect: Dialect,
-    /// opencode's generated configuration, JSON, without a secret in it. Empty for `openai`.
-    pub opencode_config: String,
-    /// Secrets the configuration names as `{env:NAME}`.
-    pub secrets: Vec<(String, Secret)>,
-    /// How long a start may take.
-    pub start_timeout: Duration,
-    /// How long a runner has between SIGTERM and SIGKILL.
-    pub stop_timeout: Duration,
+pub use process::ProcessLauncher;
+pub use shared::SharedLauncher;
+pub use spec::{Spec, SpecHash};
+
+/// How runners come to be.
+#[async_trait]
+pub trait Launcher: Send + Sync + std::fmt::Debug {
+    /// Starts a runner and returns once it answers an authenticated probe. An error means that
+    /// nothing of it is left; so does dropping the future, by the time [`close`](Self::close)
+    /// returns. Called at most once at a time for one workspace.
+    async fn launch(&self, spec: &Spec, epoch: u64) -> Result<Arc<Runner>, LaunchError>;
+
+    /// Stops `runner` and returns once it is gone. Stopping one that is gone is not an error.
+    async fn stop(&self, runner: &Runner);
+
+    /// Ends what an earlier gateway of this state left running, and nothing else. Called once,
+    /// before the first launch.
+    async fn sweep(&self);
+
+    /// Returns once nothing is left of what it started, launches that were dropped included.
+    /// Called after the last launch and the last stop.
+    async fn close(&self);
+
+    /// Whether `runner` is at work although nobody may hold a lease.
+    async fn is_busy(&self, runner: &Runner) -> Result<bool, ClientError> {
+        runner.is_busy().await
+    }
 }
 
 /// Why a runner did not start.
@@ -36,7 +56,7 @@ pub enum LaunchError {
     Died {
         /// Exit code or signal.
         status: String,
-        /// The last line it wrote, scrubbed.
+        /// The last line it wrote: scrubbed of every secret, one line of 300 characters at most.
         last_line: String,
     },
     /// It did not answer in time.
@@ -44,17 +64,19 @@ pub enum LaunchError {
     Timeout(Duration),
 }
 
-/// How runners come to be.
-#[async_trait]
-pub trait Launcher: Send + Sync + std::fmt::Debug {
-    /// Starts a runner and returns once it answers an authenticated probe. Dropping the future
-    /// leaves nothing behind. Called at most once at a time for one workspace.
-    async fn launch(&self, spec: &Spec, epoch: u64) -> Result<Arc<Runner>, LaunchError>;
-
-    /// Stops `runner` and returns once it is gone. Stopping one that is gone is not an error.
-    async fn stop(&self, runner: &Runner);
-
-    /// Ends what an earlier gateway of this state left running, and nothing else. Called once,
-    /// before the first launch.
-    async fn sweep(&self);
+/// The launcher `kind` asks for. Runners look for programs in `path`, the gateway's own `PATH`;
+/// what must be remembered of them is kept in `state`.
+pub fn of(
+    kind: &LauncherKind,
+    path: OsString,
+    state: State,
+) -> Result<Arc<dyn Launcher>, StateError> {
+    Ok(match kind {
+        LauncherKind::Process { command, data, environment } => {
+            Arc::new(ProcessLauncher::new(command.clone(), data, environment.clone(), path, state)?)
+        }
+        LauncherKind::Static { address, password } => {
+            Arc::new(SharedLauncher::new(address.clone(), password.clone()))
+        }
+    })
 }

@@ -4,7 +4,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Address, opencode, secret::Secret, workspace::WorkspaceId};
+use crate::{
+    config::Address,
+    opencode::{self, client::ClientError},
+    secret::Secret,
+    workspace::WorkspaceId,
+};
 
 /// A running backend that serves one workspace.
 #[derive(Debug)]
@@ -15,13 +20,14 @@ pub struct Runner {
     pub epoch: u64,
     /// Where it listens.
     pub address: Address,
-    /// The password it asks for.
+    /// The password it asks for: opencode's basic password, or the bearer key of an `openai` one.
     pub credential: Option<Secret>,
     /// The workspace as the runner sees it.
     pub directory: PathBuf,
     /// What it speaks, and how we talk to it.
     pub backend: Backend,
-    /// Cancelled by the launcher when the runner has ended, however it ended.
+    /// Cancelled by the launcher when the runner has ended, however it ended, and nothing of it
+    /// is left.
     pub ended: CancellationToken,
 }
 
@@ -38,5 +44,14 @@ impl Runner {
     /// Whether it still runs, as far as its launcher knows.
     pub fn is_alive(&self) -> bool {
         !self.ended.is_cancelled()
+    }
+
+    /// Whether it says that it is at work. An `openai` runner cannot say, and works only for who
+    /// holds a lease.
+    pub async fn is_busy(&self) -> Result<bool, ClientError> {
+        match &self.backend {
+            Backend::Opencode(client) => client.is_busy().await,
+            Backend::OpenAi => Ok(false),
+        }
     }
 }

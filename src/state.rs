@@ -108,11 +108,16 @@ const SCHEMA: &[&str] = &["
         user_id    TEXT NOT NULL,
         created_at INTEGER NOT NULL  -- Unix milliseconds
     ) STRICT;
-    -- launcher/process.rs: the processes we started, so that a later start can end them
+    -- launcher/process/ledger.rs: the processes we started, so that a later start can end them
     CREATE TABLE processes (
         workspace  TEXT NOT NULL,
         pid        INTEGER NOT NULL PRIMARY KEY,
-        started    INTEGER NOT NULL  -- field 22 of /proc/<pid>/stat, clock ticks since boot
+        started    INTEGER NOT NULL, -- field 22 of /proc/<pid>/stat, clock ticks since boot
+        boot       TEXT NOT NULL     -- which boot: /proc/sys/kernel/random/boot_id
+    ) STRICT;
+    -- launcher/process/ledger.rs: the name all our processes carry in their environment
+    CREATE TABLE instance (
+        id         TEXT NOT NULL
     ) STRICT;
     -- chats.rs: the runner session a chat is kept in
     CREATE TABLE chats (
