@@ -48,6 +48,24 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// The 500 for what should not happen.
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "Something went wrong in the gateway. Try again; if it stays, tell your admin.",
+        )
+    }
+
+    /// The 502 for a runner that failed while it answered.
+    pub fn unavailable() -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "runner_failed",
+            "Your workspace stopped answering. Send the message again.",
+        )
+    }
+
     /// Names the request member at fault.
     #[must_use]
     pub fn param(mut self, param: &'static str) -> Self {

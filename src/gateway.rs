@@ -1,4 +1,227 @@
 //! `impl ProxyHttp for Gateway`: each phase, one or two calls.
 
+pub mod connection;
+mod drain;
+mod exchange;
 pub mod header;
 pub mod identity;
+mod limit;
+pub mod origin;
+mod reply;
+pub mod route;
+
+use std::{sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpPeer};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+pub use self::{drain::Drain, exchange::Exchange};
+use self::{identity::Caller, origin::Origin, route::Route};
+use crate::{
+    config::{Dialect, Live},
+    error::Refusal,
+    openai::{models, splice::Scan},
+    turn::{Means, Turn},
+    upstream,
+};
+
+/// The gateway: authenticates, picks the workspace's runner and streams its answer.
+///
+/// Mount it in any Pingora server as a `ProxyHttp`; [`connection::Guarded`] adds what must be
+/// watched before there is a request. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    config: Live,
+    means: Arc<Means>,
+    drain: Arc<Drain>,
+}
+
+impl Gateway {
+    /// A gateway that follows `config` and works with `means`.
+    pub fn new(config: Live, means: Arc<Means>) -> Self {
+        Self { config, means, drain: Arc::default() }
+    }
+
+    /// What its turns work with.
+    pub fn means(&self) -> &Arc<Means> {
+        &self.means
+    }
+
+    /// The count of requests in flight, and the switch that refuses further ones.
+    pub fn drain(&self) -> &Arc<Drain> {
+        &self.drain
+    }
+
+    /// What must be known before any upstream is thought of.
+    async fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
+        let head = session.req_header();
+        let limits = &exchange.config.limits;
+        limit::check_head(head, limits)?;
+        let route = route::of(&head.method, head.uri.path())?;
+        match route {
+            Route::Health => return Ok(Admitted::Answer(reply::health())),
+            Route::Ready => return Ok(Admitted::Answer(reply::ready(&self.drain))),
+            Route::ChatCompletions | Route::Models | Route::Model(_) => {}
+        }
+        exchange.admission = Some(self.drain.admit()?);
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(|a| a.ip());
+        let rules = &exchange.config.identity;
+        let caller = identity::decide(rules, &head.headers, peer, SystemTime::now())?;
+        let personas = &exchange.config.personas;
+        match route {
+            Route::Models => Ok(Admitted::Answer(models::list(&personas.list()))),
+            Route::Model(id) => models::one(&personas.list(), &id).map(Admitted::Answer),
+            _ => {
+                limit::check_body(head, limits)?;
+                exchange.origin = Origin::of(caller.front_end(), &head.headers)?;
+                exchange.caller = Some(caller);
+                if exchange.config.runners.dialect == Dialect::OpenAi {
+                    self.decide_from_body(session, exchange).await?;
+                }
+                Ok(Admitted::Proxy)
+            }
+        }
+    }
+
+    /// `openai` dialect: the workspace must be known before there is a runner to send the body
+    /// to, so the body's `user` can only be looked up while Pingora still holds the whole body.
+    async fn decide_from_body(&self, session: &mut Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+        if !matches!(exchange.caller, Some(Caller::Undecided)) {
+            return Ok(());
+        }
+        let rules = &exchange.config.identity;
+        let user = if rules.body_user {
+            let body = limit::peek_body(session, &exchange.config.limits).await?;
+            let scan = Scan::of(&body, exchange.config.limits.json_depth)?;
+            scan.user()?.map(std::borrow::Cow::into_owned)
+        } else {
+            None
+        };
+        exchange.caller = Some(Caller::of_body(rules, user.as_deref())?);
+        Ok(())
+    }
+
+    /// The peer of this exchange: its turn, or its workspace's runner.
+    async fn peer(&self, exchange: &mut Exchange) -> Result<HttpPeer, Refusal> {
+        let caller = exchange.caller.take().ok_or_else(Refusal::internal)?;
+        match exchange.config.runners.dialect {
+            Dialect::Opencode => {
+                let turn = Turn {
+                    means: Arc::clone(&self.means),
+                    config: Arc::clone(&exchange.config),
+                    caller,
+                    origin: std::mem::take(&mut exchange.origin),
+                    id: exchange.id.clone(),
+                };
+                upstream::of_turn(turn).map_err(|error| Refusal::internal().because(error))
+            }
+            Dialect::OpenAi => {
+                let Caller::Known { identity, .. } = caller else { return Err(Refusal::internal()) };
+                let (workspace, lease) = self.means.runner(&identity, &exchange.config).await?;
+                let peer = upstream::of_runner(&lease, &exchange.config.limits);
+                exchange.models = Some(workspace.models);
+                exchange.identity = Some(identity);
+                exchange.lease = Some(lease);
+                peer.map_err(|error| Refusal::unavailable().because(error))
+            }
+        }
+    }
+}
+
+/// What a request is let in for.
+enum Admitted {
+    /// It is answered at once, with this JSON.
+    Answer(Bytes),
+    /// It goes on to an upstream.
+    Proxy,
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(self.config.now())
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        limit::set_deadlines(session, &exchange.config.limits);
+        match self.admit(session, exchange).await {
+            Ok(Admitted::Proxy) => Ok(false),
+            Ok(Admitted::Answer(body)) => reply::json(session, exchange, body).await.map(|()| true),
+            Err(refusal) => reply::refuse(session, exchange, refusal).await.map(|()| true),
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        _: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<Box<HttpPeer>> {
+        self.peer(exchange).await.map(Box::new).map_err(|refusal| exchange.fail(refusal))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        header::strip(request);
+        match &exchange.lease {
+            None => Ok(()),
+            Some(lease) => header::address(request, lease, exchange.identity.as_ref()),
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.hold(body, end_of_stream).map_err(|refusal| exchange.fail(refusal))
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        reply::check_runner(response, exchange).map_err(|refusal| exchange.fail(refusal))
+    }
+
+    async fn response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.streaming = reply::is_event_stream(response);
+        reply::stamp(response, exchange)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        exchange: &mut Exchange,
+    ) -> FailToProxy {
+        reply::fail(session, error, exchange).await
+    }
+
+    /// [`Self::logging`] writes the one line of each request; Pingora's may quote its headers.
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.log(session, error);
+    }
+}
