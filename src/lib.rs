@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 pub mod gateway;
 pub mod launcher;
+pub mod openai;
 pub mod opencode;
 pub mod persona;
 pub mod pool;
