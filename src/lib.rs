@@ -1,6 +1,7 @@
 //! One private opencode agent per person, behind one OpenAI-compatible URL.
 
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod gateway;
 pub mod launcher;
