@@ -16,8 +16,8 @@ pub struct Refusal {
     pub status: StatusCode,
     /// A stable word for programs, OpenAI's `code`.
     pub code: &'static str,
-    /// The request member at fault, OpenAI's `param`.
-    pub param: Option<&'static str>,
+    /// The request member at fault, OpenAI's `param`, such as `messages.3.content`.
+    pub param: Option<Cow<'static, str>>,
     /// A sentence for a person.
     pub message: Cow<'static, str>,
     /// When it is worth trying again, sent as `Retry-After` in whole seconds.
@@ -68,8 +68,8 @@ impl Refusal {
 
     /// Names the request member at fault.
     #[must_use]
-    pub fn param(mut self, param: &'static str) -> Self {
-        self.param = Some(param);
+    pub fn param(mut self, param: impl Into<Cow<'static, str>>) -> Self {
+        self.param = Some(param.into());
         self
     }
 

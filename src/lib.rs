@@ -1,9 +1,11 @@
 //! One private opencode agent per person, behind one OpenAI-compatible URL.
 
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod gateway;
 pub mod launcher;
+pub mod openai;
 pub mod opencode;
 pub mod persona;
 pub mod pool;
