@@ -2,3 +2,5 @@
 
 pub mod header;
 pub mod identity;
+pub mod origin;
+pub mod route;
