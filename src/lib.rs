@@ -1,5 +1,6 @@
 //! One private opencode agent per person, behind one OpenAI-compatible URL.
 
+pub mod chats;
 pub mod config;
 pub mod demo;
 pub mod error;
