@@ -14,3 +14,7 @@ pub mod runner;
 pub mod secret;
 pub mod state;
 pub mod workspace;
+pub mod scrub;
+pub mod serve;
+pub mod turn;
+pub mod upstream;

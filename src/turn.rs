@@ -6,9 +6,11 @@
 
 pub mod ask;
 mod body;
-mod closing;
 mod course;
+mod failure;
 pub mod reply;
+mod seat;
+mod voice;
 
 use std::sync::Arc;
 
@@ -27,7 +29,6 @@ use crate::{
         origin::Origin,
     },
     launcher::Spec,
-    opencode::settings,
     openai::request::ChatRequest,
     pool::{Lease, Pool},
     workspace::{Workspace, Workspaces},
@@ -76,8 +77,8 @@ impl Turn {
         let request = ChatRequest::parse(bytes, self.config.limits.json_depth)?;
         let streams = request.stream;
         let keep_alive = self.config.turns.keep_alive;
-        let course = Course::of(self, request)?;
-        let mut body = LiveBody::of(course, keep_alive);
+        let (course, prompt) = Course::of(self, request)?;
+        let mut body = LiveBody::of(course, prompt, keep_alive);
         if streams {
             // The status is decided by what comes first: an answer, a refusal, or a long silence.
             body.first().await?;
@@ -96,7 +97,7 @@ impl Means {
         config: &Arc<Config>,
     ) -> Result<(Workspace, Lease), Refusal> {
         let workspace = self.bind(identity, config).await?;
-        let lease = self.pool.lease(spec(&workspace, config)).await.map_err(no_runner)?;
+        let lease = self.pool.lease(Spec::of(config, &workspace)).await.map_err(failure::no_runner)?;
         if config.log.workspace_routing {
             log::info!(
                 "routing user={:?} source={:?} workspace={} epoch={}",

@@ -18,7 +18,10 @@ use tokio::{
 };
 
 use super::course::Course;
-use crate::{error::Refusal, openai::sse};
+use crate::{
+    error::Refusal,
+    openai::{request::Prompt, sse},
+};
 
 /// Frames a turn may be ahead of its reader.
 const AHEAD: usize = 16;
@@ -43,10 +46,10 @@ enum Next {
 
 impl LiveBody {
     /// A body that carries out `course`, with a comment after each `keep_alive` of silence.
-    pub(super) fn of(course: Course, keep_alive: Duration) -> Self {
+    pub(super) fn of(course: Course, prompt: Prompt, keep_alive: Duration) -> Self {
         let (sender, frames) = mpsc::channel(AHEAD);
         Self {
-            work: Some(Box::pin(course.run(sender))),
+            work: Some(Box::pin(course.run(prompt, sender))),
             frames,
             first: None,
             silence: Box::pin(sleep(keep_alive)),
