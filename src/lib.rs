@@ -1,13 +1,17 @@
 //! One private opencode agent per person, behind one OpenAI-compatible URL.
 
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod gateway;
 pub mod launcher;
 pub mod opencode;
 pub mod persona;
 pub mod pool;
+pub mod reload;
 pub mod runner;
 pub mod secret;
+pub mod serve;
 pub mod state;
 pub mod workspace;
