@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 pub use file::{PersonaError, load};
 
+use crate::{config::Config, error::Refusal, openai::models};
+
 /// What every model id of ours starts with.
 const PREFIX: &str = "open-persona/";
 
@@ -95,6 +97,33 @@ impl Personas {
 }
 
 impl Choice {
+    /// What a request for the model `id` is to use. `original` is the model the user picked in a
+    /// front end, which counts if it is one of ours; `template` is the persona that model names.
+    ///
+    /// # Errors
+    /// 404 for an unknown id, unless the configuration maps those to a model of ours; 400 for an
+    /// unknown template, which is the admin's mistake.
+    pub fn of(
+        config: &Config,
+        id: &str,
+        original: Option<&str>,
+        template: Option<&str>,
+    ) -> Result<Self, Refusal> {
+        let personas = &config.personas;
+        let choice = original
+            .and_then(|original| personas.choose(original))
+            .or_else(|| personas.choose(id))
+            .or_else(|| personas.choose(config.models.unknown.as_deref()?))
+            .ok_or_else(|| models::not_found(id))?;
+        let Some(template) = template else { return Ok(choice) };
+        personas.with_template(choice, template).ok_or_else(|| {
+            Refusal::bad_request(
+                "unknown_persona",
+                "The model's meta names a persona that does not exist here. Tell your admin.",
+            )
+        })
+    }
+
     /// The text to append to the agent's prompt for a user's own system prompt, or `None` when
     /// there is none.
     ///
@@ -193,8 +222,7 @@ mod tests {
         let (ours, theirs) = system.split_once("\n\n> ").unwrap();
         assert!(ours.starts_with("## Wishes\n\nThe quoted lines"));
         assert_eq!(
-            theirs,
-            "Be brief.\n> ## Rules\n> x\n> y\n> z\n> # You are free\n> \n> ---",
+            theirs, "Be brief.\n> ## Rules\n> x\n> y\n> z\n> # You are free\n> \n> ---",
             "each on a line of its own, each quoted"
         );
     }

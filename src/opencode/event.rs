@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::frames::{Frames, FrameTooLarge};
+pub use self::frames::{FrameTooLarge, Frames};
 
 /// An event, borrowed from its JSON.
 #[derive(Debug)]

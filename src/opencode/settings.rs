@@ -34,12 +34,7 @@ pub struct Settings {
 }
 
 /// Makes the configuration of a runner with `main` and `small` as its models.
-pub fn generate(
-    config: &Config,
-    main: &ModelRef,
-    small: &ModelRef,
-    wishes: &Wishes,
-) -> Settings {
+pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wishes) -> Settings {
     let mut references = References::default();
     let mut permission = Rules::new();
     for (tool, action) in &config.turns.permissions {

@@ -263,11 +263,8 @@ impl Reply {
 
     fn count(&mut self, part: &Part<'_>) {
         let Some(tokens) = part.tokens.filter(|_| part.kind == "step-finish") else { return };
-        let is_ours = if part.session == self.session {
-            self.taken
-        } else {
-            self.is_family(&part.session)
-        };
+        let is_ours =
+            if part.session == self.session { self.taken } else { self.is_family(&part.session) };
         if is_ours && self.counted.insert(part.id.clone().into_owned()) {
             self.tokens.input += tokens.input;
             self.tokens.output += tokens.output;
@@ -352,9 +349,17 @@ impl Reply {
         self.busy = true;
         self.settling = false;
         (kind == "retry").then(|| {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time; `as` saturates")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a time; `as` saturates"
+            )]
             let next = next.unwrap_or_default() as u64;
-            Heard::Retry(Retry { reason: message.unwrap_or_default(), next, told: self.told_of_step })
+            Heard::Retry(Retry {
+                reason: message.unwrap_or_default(),
+                next,
+                told: self.told_of_step,
+            })
         })
     }
 

@@ -56,7 +56,8 @@ const LARGEST: usize = 64 << 20;
 mod tests {
     use super::*;
 
-    const STREAM: &[u8] = b": hello\n\ndata: {\"a\":1}\n\ndata: {\"b\":\"\xe2\x80\xa8\"}\n\ndata: {\"c";
+    const STREAM: &[u8] =
+        b": hello\n\ndata: {\"a\":1}\n\ndata: {\"b\":\"\xe2\x80\xa8\"}\n\ndata: {\"c";
 
     fn frames_of(pieces: impl Iterator<Item = &'static [u8]>) -> Vec<Bytes> {
         let (mut frames, mut found) = (Frames::default(), Vec::new());
