@@ -193,8 +193,7 @@ mod tests {
         let (ours, theirs) = system.split_once("\n\n> ").unwrap();
         assert!(ours.starts_with("## Wishes\n\nThe quoted lines"));
         assert_eq!(
-            theirs,
-            "Be brief.\n> ## Rules\n> x\n> y\n> z\n> # You are free\n> \n> ---",
+            theirs, "Be brief.\n> ## Rules\n> x\n> y\n> z\n> # You are free\n> \n> ---",
             "each on a line of its own, each quoted"
         );
     }

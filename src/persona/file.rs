@@ -74,8 +74,10 @@ pub fn load(directory: &Path) -> Result<Personas, PersonaError> {
             let unread = |source| PersonaError::File { path: path.clone(), source };
             let text = fs::read_to_string(&path).map_err(unread)?;
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            let persona = parse(&stem, &text).map_err(|(line, problem)| {
-                PersonaError::Invalid { path: path.clone(), line, problem }
+            let persona = parse(&stem, &text).map_err(|(line, problem)| PersonaError::Invalid {
+                path: path.clone(),
+                line,
+                problem,
             })?;
             personas.push(Arc::new(persona));
         }
@@ -96,7 +98,10 @@ fn parse(name: &str, text: &str) -> Result<Persona, (usize, String)> {
 
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let Some(rest) = text.strip_prefix("---\n") else {
-        return wrong(1, "the file must start with a line of ---, its front matter and another ---");
+        return wrong(
+            1,
+            "the file must start with a line of ---, its front matter and another ---",
+        );
     };
     let Some((front, core)) = rest.split_once("\n---\n") else {
         return wrong(1, "the front matter is not closed with a line of ---");
@@ -193,7 +198,8 @@ mod tests {
             let text = "---\ndescription: Helps\n---\nYou help.\n";
             fs::write(directory.path().join(name), text).unwrap();
         }
-        let names: Vec<_> = load(directory.path()).unwrap().0.iter().map(|p| p.name.clone()).collect();
+        let names: Vec<_> =
+            load(directory.path()).unwrap().0.iter().map(|p| p.name.clone()).collect();
         assert_eq!(names, ["izzy", "zoe"]);
 
         fs::write(directory.path().join("izzy.md"), "---\nno\n").unwrap();
