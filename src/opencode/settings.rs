@@ -36,14 +36,6 @@ pub struct Settings {
 /// Makes the configuration of a runner with `main` and `small` as its models.
 pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wishes) -> Settings {
     let mut references = References::default();
-    let mut permission = Rules::new();
-    for (tool, action) in &config.turns.permissions {
-        permission.insert(tool.clone(), action.as_str().into());
-    }
-    permission.extend(agents::integrations(config, &[]));
-    // A question waits for an answer that no one can give.
-    permission.insert("question".to_owned(), "deny".into());
-
     let file = File {
         schema: "https://opencode.ai/config.json",
         model: main.to_string(),
@@ -58,7 +50,7 @@ pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wis
             .iter()
             .map(|(id, provider)| (id, ProviderFile::of(id, provider, &mut references)))
             .collect(),
-        permission,
+        permission: agents::everybody(config),
         mcp: config
             .integrations
             .iter()

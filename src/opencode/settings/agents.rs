@@ -44,7 +44,8 @@ pub(super) struct AgentFile {
 }
 
 /// Every agent to configure, by name. opencode's own stay as they are, except that none thinks up
-/// a title for a session nobody sees.
+/// a title for a session nobody sees, and that `plan` changes no files whatever the policy allows:
+/// opencode lays the rules for everybody over `plan`'s own.
 pub(super) fn of(config: &Config, wishes: &Wishes) -> BTreeMap<String, AgentFile> {
     let mut agents = BTreeMap::new();
     for (name, agent) in &wishes.agents {
@@ -58,12 +59,25 @@ pub(super) fn of(config: &Config, wishes: &Wishes) -> BTreeMap<String, AgentFile
     }
     let untitled = AgentFile { disable: Some(true), ..AgentFile::default() };
     agents.insert("title".to_owned(), untitled);
+    let permission = Rules::from([("edit".to_owned(), "deny".into())]);
+    agents.insert("plan".to_owned(), AgentFile { permission, ..AgentFile::default() });
     agents
+}
+
+/// The rules of every agent: the policy, with integrations off.
+pub(super) fn everybody(config: &Config) -> Rules {
+    let policy = config.turns.permissions.iter().filter(|(tool, _)| owner(config, tool).is_none());
+    let mut rules: Rules =
+        policy.map(|(tool, action)| (tool.clone(), action.as_str().into())).collect();
+    rules.extend(integrations(config, &[]));
+    // A question waits for an answer that no one can give.
+    rules.insert("question".to_owned(), "deny".into());
+    rules
 }
 
 /// A persona, or its plan form.
 fn form(config: &Config, persona: &Persona, plan: bool) -> AgentFile {
-    let mut permission = permitted(config, persona);
+    let mut permission = tools(config, &persona.tools);
     let mut prompt = persona.core.clone();
     if plan {
         prompt = format!("{prompt}\n\n{PLANS_ONLY}");
@@ -72,8 +86,9 @@ fn form(config: &Config, persona: &Persona, plan: bool) -> AgentFile {
         for tool in ["edit", "bash", "task"] {
             permission.insert(tool.to_owned(), "deny".into());
         }
-        permission.extend(integrations(config, &[]));
     }
+    let on: &[String] = if plan { &[] } else { &persona.integrations };
+    permission.extend(integrations(config, on));
     AgentFile {
         mode: Some("primary"),
         description: Some(persona.description.clone()),
@@ -83,21 +98,21 @@ fn form(config: &Config, persona: &Persona, plan: bool) -> AgentFile {
     }
 }
 
-/// The rules that make `persona`'s tools its only ones, and its integrations too.
-fn permitted(config: &Config, persona: &Persona) -> Rules {
+/// The rules that make `named` the only tools, unless it is empty. An integration's tools are not
+/// for naming: it is on as a whole or off.
+fn tools(config: &Config, named: &[String]) -> Rules {
     let mut rules = Rules::new();
-    if !persona.tools.is_empty() {
+    if !named.is_empty() {
         rules.insert("*".to_owned(), "deny".into());
-        for tool in &persona.tools {
-            // opencode asks for `edit` whichever tool changes files.
-            let tool = match tool.as_str() {
-                "write" | "patch" | "apply_patch" | "multiedit" => "edit",
-                other => other,
-            };
-            rules.insert(tool.to_owned(), allowance(config, tool));
-        }
     }
-    rules.extend(integrations(config, &persona.integrations));
+    for tool in named.iter().filter(|tool| owner(config, tool).is_none()) {
+        // opencode asks for `edit` whichever tool changes files.
+        let tool = match tool.as_str() {
+            "write" | "patch" | "apply_patch" | "multiedit" => "edit",
+            other => other,
+        };
+        rules.insert(tool.to_owned(), allowance(config, tool));
+    }
     rules
 }
 
@@ -115,10 +130,9 @@ fn allowance(config: &Config, tool: &str) -> Value {
     }
 }
 
-/// A rule for the tools of each integration, `<name>_<tool>`: those in `on` permitted as far as
-/// the policy goes, all others denied. Each is named, because one integration's name may be the
-/// start of another's.
-pub(super) fn integrations(config: &Config, on: &[String]) -> Rules {
+/// Rules for the tools of each integration, `<name>_<tool>`: those in `on` as the policy has them,
+/// all others denied. Each is named, because one's name may be the start of another's.
+fn integrations(config: &Config, on: &[String]) -> Rules {
     let mut rules = Rules::new();
     for name in config.integrations.keys() {
         let every = format!("{name}_*");
@@ -126,13 +140,21 @@ pub(super) fn integrations(config: &Config, on: &[String]) -> Rules {
             rules.insert(every, "deny".into());
             continue;
         }
-        let own = config.turns.permissions.iter().filter(|(tool, action)| {
-            *action != "allow" && tool.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'))
-        });
-        rules.extend(own.map(|(tool, action)| (tool.clone(), action.as_str().into())));
         rules.insert(every.clone(), allowance(config, &every));
+        for (tool, action) in &config.turns.permissions {
+            if owner(config, tool) == Some(name) {
+                rules.insert(tool.clone(), action.as_str().into());
+            }
+        }
     }
     rules
+}
+
+/// The integration that `tool` belongs to by its name: the longest that fits.
+fn owner<'a>(config: &'a Config, tool: &str) -> Option<&'a String> {
+    let fits =
+        |name: &&String| tool.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('_'));
+    config.integrations.keys().filter(fits).max_by_key(|name| name.len())
 }
 
 /// An agent of the user's own: a subagent, because no model id leads to it.

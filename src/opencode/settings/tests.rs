@@ -83,7 +83,7 @@ fn config() -> Config {
         },
         turns: Turns {
             permission: PermissionPolicy::Reject,
-            permissions: [("webfetch", "ask"), ("mail_send", "deny")]
+            permissions: [("webfetch", "ask"), ("mail_send", "ask")]
                 .map(|(tool, action)| (tool.to_owned(), action.to_owned()))
                 .into(),
             tools: ToolStyle::Plain,
@@ -173,13 +173,13 @@ fn an_integration_is_off_but_for_the_personas_that_turn_it_on() {
     assert_eq!(
         json["permission"],
         json!({
-            "mail_*": "deny", "mail_box_*": "deny", "mail_send": "deny",
+            "mail_*": "deny", "mail_box_*": "deny",
             "question": "deny", "webfetch": "ask",
         })
     );
     assert_eq!(
         json["agent"]["izzy"]["permission"],
-        json!({"mail_*": "allow", "mail_box_*": "deny", "mail_send": "deny"})
+        json!({"mail_*": "allow", "mail_box_*": "deny", "mail_send": "ask"})
     );
     assert_eq!(json["mcp"]["mail"]["enabled"], true);
     assert_eq!(json["mcp"]["mail"]["timeout"], 5000);
@@ -240,4 +240,5 @@ fn a_users_agent_is_a_subagent_and_never_replaces_one_of_ours() {
     assert_eq!(json["agent"]["izzy"]["mode"], "primary");
     assert_eq!(json["agent"]["title"], json!({"disable": true}));
     assert_eq!(json["agent"].get("build"), None, "left as opencode has it");
+    assert_eq!(json["agent"]["plan"], json!({"permission": {"edit": "deny"}}));
 }
