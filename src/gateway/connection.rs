@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::{
-    apps::{HttpServerApp, ServerApp},
+    apps::{HttpServerApp, ReusedHttpStream, ServerApp},
     protocols::{
         GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
         Stream, TimingDigest, UniqueID, UniqueIDType, http::ServerSession,
@@ -67,7 +67,7 @@ impl ServerApp for Guarded {
         session.set_keepalive((!*shutdown.borrow()).then_some(KEEP_ALIVE));
         expect_head();
         let mut reused = self.proxy.process_new_http(session, shutdown).await;
-        while let Some((stream, settings)) = reused.map(|reused| reused.consume()) {
+        while let Some((stream, settings)) = reused.map(ReusedHttpStream::consume) {
             let mut session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
