@@ -251,7 +251,7 @@ mod tests {
         };
         let start = Instant::now();
         let mut read = Vec::new();
-        let (_, error) = tokio::join!(drip, async { guarded.read_to_end(&mut read).await });
+        let ((), error) = tokio::join!(drip, async { guarded.read_to_end(&mut read).await });
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(read.len() <= 11, "read {} bytes", read.len());
         assert!(start.elapsed() >= Duration::from_secs(10));
