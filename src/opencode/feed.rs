@@ -2,14 +2,14 @@
 //!
 //! opencode's `/event` has no replay, so a listener is registered before it prompts, and told
 //! when the stream broke. A listener that reads slowly neither holds up the others nor fills
-//! memory: past a bound its queue is dropped, and it is told so.
+//! memory: past a bound nothing more is queued for it, and it is told so.
 
 use std::{
     borrow::Cow,
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -64,7 +64,15 @@ pub struct Listener {
     key: u64,
     hub: Arc<Hub>,
     queue: mpsc::UnboundedReceiver<Said>,
-    queued: Arc<AtomicUsize>,
+    queued: Arc<Queued>,
+}
+
+/// What waits for a listener.
+#[derive(Debug, Default)]
+struct Queued {
+    bytes: AtomicUsize,
+    /// Whether more than [`QUEUE`] waited, so that something was left out.
+    lagged: AtomicBool,
 }
 
 impl Listener {
@@ -72,11 +80,12 @@ impl Listener {
     pub async fn next(&mut self) -> Said {
         match self.queue.recv().await {
             Some(Said::Event(event)) => {
-                self.queued.fetch_sub(event.len(), Ordering::Relaxed);
+                self.queued.bytes.fetch_sub(event.len(), Ordering::Relaxed);
                 Said::Event(event)
             }
             Some(lost) => lost,
-            None if self.queued.load(Ordering::Relaxed) > QUEUE => Said::Lost(Loss::Lagged),
+            // The end of the queue makes the flag visible: it is set before the sender is dropped.
+            None if self.queued.lagged.load(Ordering::Relaxed) => Said::Lost(Loss::Lagged),
             None => Said::Lost(Loss::Closed),
         }
     }
@@ -151,13 +160,13 @@ struct Routes {
 #[derive(Debug)]
 struct Outlet {
     sender: mpsc::UnboundedSender<Said>,
-    queued: Arc<AtomicUsize>,
+    queued: Arc<Queued>,
 }
 
 impl Hub {
     fn register(self: &Arc<Self>, session: &str) -> Listener {
         let (sender, queue) = mpsc::unbounded_channel();
-        let queued = Arc::new(AtomicUsize::new(0));
+        let queued = Arc::<Queued>::default();
         let mut routes = self.routes.lock();
         routes.last_key += 1;
         let key = routes.last_key;
@@ -188,9 +197,11 @@ impl Routes {
         }
         let Some(key) = self.sessions.get(session).copied() else { return };
         let Some(outlet) = self.outlets.get(&key) else { return };
-        let queued = outlet.queued.fetch_add(event.len(), Ordering::Relaxed) + event.len();
+        let queued = outlet.queued.bytes.fetch_add(event.len(), Ordering::Relaxed) + event.len();
+        let lags = queued > QUEUE;
+        outlet.queued.lagged.store(lags, Ordering::Relaxed);
         // A failed send means that the listener is being dropped.
-        if queued > QUEUE || outlet.sender.send(Said::Event(event)).is_err() {
+        if lags || outlet.sender.send(Said::Event(event)).is_err() {
             self.remove(key);
         }
     }
