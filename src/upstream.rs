@@ -10,7 +10,7 @@ use std::{net::ToSocketAddrs, sync::Arc, time::Duration};
 use pingora_core::{
     Error, ErrorType, OrErr,
     protocols::l4::socket::SocketAddr,
-    upstreams::peer::{HttpPeer, PeerOptions, Scheme},
+    upstreams::peer::{H1UpgradePolicy, HttpPeer, PeerOptions, Scheme},
 };
 
 use crate::{
@@ -25,6 +25,7 @@ pub fn of_turn(turn: Turn) -> pingora_core::Result<HttpPeer> {
     // An address no socket has: the connector is not part of Pingora's pool key.
     let mut peer = HttpPeer::new_uds("/turn", false, String::new())?;
     peer.group_key = TURN_GROUP;
+    peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
     peer.options.custom_l4 = Some(Arc::new(TurnConnector::new(turn)));
     Ok(peer)
 }
@@ -37,6 +38,8 @@ pub fn of_runner(runner: &Runner, limits: &Limits) -> pingora_core::Result<HttpP
     };
     // A runner's port may be another runner's tomorrow: connections never outlive the epoch.
     peer.group_key = runner.epoch;
+    // A tunnel to a runner would pass every filter by; Pingora allows WebSocket by default.
+    peer.options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
     peer.options.connection_timeout = Some(CONNECT_TIMEOUT);
     peer.options.total_connection_timeout = Some(CONNECT_TIMEOUT);
     peer.options.read_timeout = Some(limits.first_byte.max(limits.idle));
