@@ -77,8 +77,11 @@ impl Personas {
 
     /// `choice` with the persona `template` in place of its own, in the same form. `None` when
     /// there is no such persona. For a front end's model settings, which name a persona.
-    pub fn with_template(&self, choice: Choice, template: &str) -> Option<Choice> {
-        self.form(template, choice.plan)
+    pub fn with_template(&self, mut choice: Choice, template: &str) -> Option<Choice> {
+        let other = self.form(template, choice.plan)?;
+        choice.agent = other.agent;
+        choice.persona = other.persona;
+        Some(choice)
     }
 
     /// All model ids: opencode's own agents, then each persona and its plan form.

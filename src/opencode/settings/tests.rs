@@ -175,6 +175,10 @@ fn an_integration_is_off_but_for_the_personas_that_turn_it_on() {
         json!({
             "mail_*": "deny", "mail_box_*": "deny",
             "question": "deny", "webfetch": "ask",
+            "task": {
+                "*": "allow", "build": "deny", "plan": "deny", "izzy": "deny", "izzy__plan": "deny",
+                "grant-draft": "deny", "grant-draft__plan": "deny",
+            },
         })
     );
     assert_eq!(
@@ -240,5 +244,20 @@ fn a_users_agent_is_a_subagent_and_never_replaces_one_of_ours() {
     assert_eq!(json["agent"]["izzy"]["mode"], "primary");
     assert_eq!(json["agent"]["title"], json!({"disable": true}));
     assert_eq!(json["agent"].get("build"), None, "left as opencode has it");
-    assert_eq!(json["agent"]["plan"], json!({"permission": {"edit": "deny"}}));
+}
+
+#[test]
+fn plan_changes_no_files_and_has_none_changed() {
+    let mut config = config();
+    config.turns.permissions = [("*".to_owned(), "allow".to_owned())].into();
+    let (_, json) = generated(&config, &Wishes::default());
+    assert_eq!(
+        json["agent"]["plan"],
+        json!({"permission": {"edit": "deny", "task": {"*": "deny", "explore": "allow"}}})
+    );
+
+    config.turns.permissions = [("task".to_owned(), "deny".to_owned())].into();
+    let (_, json) = generated(&config, &Wishes::default());
+    assert_eq!(json["permission"]["task"], "deny");
+    assert_eq!(json["agent"]["plan"]["permission"]["task"]["explore"], "deny");
 }
