@@ -1,12 +1,88 @@
 //! The configuration as it is used: nothing optional that is not a choice, nothing textual,
-//! nothing unchecked. [`file`](self) mirrors the YAML; this is what it becomes.
+//! nothing unchecked.
+//!
+//! [`load`] makes it from a file in three steps, and nothing else does: the YAML becomes text with
+//! positions (`file`), the text becomes values (`substitute`, `value`, `secret`), and the values
+//! are checked together (`build`). The environment is read here only, and only where the file says so.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+mod build;
+mod default;
+mod error;
+mod file;
+mod secret;
+mod show;
+mod substitute;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+pub(crate) use self::build::Sources;
+pub use self::error::ConfigError;
 use crate::{persona::Personas, secret::Secret, workspace::WorkspaceId};
+
+/// Reads and checks the configuration file at `path`.
+///
+/// `environment` answers what the file asks of the environment; [`environment()`] is the real one.
+/// Relative paths in the file are relative to the working directory, except `personas.directory`,
+/// which is relative to the file.
+///
+/// # Errors
+///
+/// The first thing that is wrong, with its line and column and what to do about it.
+pub fn load(
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    load_with_sources(path, environment).map(|(config, _)| config)
+}
+
+/// As [`load`], with what else was read.
+pub(crate) fn load_with_sources(
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Config, Sources), ConfigError> {
+    let text = file::read(path).map_err(|problem| ConfigError::new(path, problem))?;
+    parse_with_sources(path, &text, environment)
+}
+
+/// Reads and checks a configuration from `text`, as if it stood in the file at `path`.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn parse(
+    path: &Path,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    parse_with_sources(path, text, environment).map(|(config, _)| config)
+}
+
+fn parse_with_sources(
+    path: &Path,
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Config, Sources), ConfigError> {
+    let beside = path.parent().unwrap_or(Path::new(""));
+    file::File::parse(text)
+        .and_then(|file| build::build(&file, &value::Reader::new(environment), beside))
+        .map_err(|problem| ConfigError::new(path, problem))
+}
+
+/// The process's own environment. A variable that is not UTF-8 is as if it were not set.
+#[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
 
 /// Everything the gateway was told. Immutable: a reload makes another one.
 #[derive(Debug, Clone)]
@@ -37,6 +113,13 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// The effective configuration as YAML of the file's shape, every secret as `***`.
+    pub fn to_yaml(&self) -> String {
+        show::yaml(self)
+    }
+}
+
 /// The listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
@@ -61,6 +144,19 @@ pub struct IdentityRules {
     pub anonymous: bool,
     /// Development identities are meant even though the listener is not loopback.
     pub allow_insecure: bool,
+}
+
+impl IdentityRules {
+    /// Whether callers may say themselves who they are.
+    pub fn is_development(&self) -> bool {
+        self.body_user || self.anonymous
+    }
+
+    /// Whether callers from other machines may say who they are, without that being asked for.
+    pub fn lets_strangers_in(&self, listen: &Listen) -> bool {
+        let local = listen.address.ip().to_canonical().is_loopback();
+        self.is_development() && !local && !self.allow_insecure
+    }
 }
 
 /// A caller trusted to assert who the user is, such as Open WebUI.
@@ -148,6 +244,14 @@ pub struct Models {
     pub small: Option<ModelRef>,
     /// What to do with a model id that is not ours: `None` refuses it, `Some` uses this one.
     pub unknown: Option<String>,
+}
+
+impl Models {
+    /// The main model when nothing else names one.
+    pub fn built_in() -> ModelRef {
+        let (provider, model) = default::MAIN_MODEL;
+        ModelRef { provider: provider.to_owned(), model: model.to_owned() }
+    }
 }
 
 /// A provider's model, written `provider/model`; `gpt-*` alone means `openai/gpt-*`.
@@ -360,3 +464,6 @@ impl Live {
         self.0.store(Arc::new(config));
     }
 }
+
+#[cfg(test)]
+mod tests;

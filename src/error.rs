@@ -16,8 +16,8 @@ pub struct Refusal {
     pub status: StatusCode,
     /// A stable word for programs, OpenAI's `code`.
     pub code: &'static str,
-    /// The request member at fault, OpenAI's `param`.
-    pub param: Option<&'static str>,
+    /// The request member at fault, OpenAI's `param`, such as `messages.3.content`.
+    pub param: Option<Cow<'static, str>>,
     /// A sentence for a person.
     pub message: Cow<'static, str>,
     /// When it is worth trying again, sent as `Retry-After` in whole seconds.
@@ -48,17 +48,35 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// The 500 for what should not happen.
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "Something went wrong in the gateway. Try again; if it stays, tell your admin.",
+        )
+    }
+
+    /// The 502 for a runner that failed while it answered.
+    pub fn unavailable() -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "runner_failed",
+            "Your workspace stopped answering. Send the message again.",
+        )
+    }
+
     /// Names the request member at fault.
     #[must_use]
-    pub fn param(mut self, param: &'static str) -> Self {
-        self.param = Some(param);
+    pub fn param(mut self, param: impl Into<Cow<'static, str>>) -> Self {
+        self.param = Some(param.into());
         self
     }
 
     /// Adds what happened, for the log.
     #[must_use]
-    pub fn because(mut self, cause: impl ToString) -> Self {
-        self.cause = cause.to_string();
+    pub fn because(mut self, cause: impl std::fmt::Display) -> Self {
+        self.cause = format!("{cause}");
         self
     }
 

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod event;
+pub mod feed;
 pub mod settings;
 
-pub use client::Client;
+pub use client::{Client, ClientError};

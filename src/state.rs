@@ -1,7 +1,7 @@
-//! The gateway's own memory: one SQLite database, outside every workspace, with one writer.
+//! The gateway's own memory: one `SQLite` database, outside every workspace, with one writer.
 //!
 //! Runners cannot reach it, so what it says about owners, sessions and processes can be trusted.
-//! Each table is read and written by one module only, named beside it in [`SCHEMA`].
+//! Each table is read and written by one module only, named beside it in `SCHEMA`.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -119,25 +119,26 @@ const SCHEMA: &[&str] = &["
     CREATE TABLE instance (
         id         TEXT NOT NULL
     ) STRICT;
-    -- chats.rs: the runner session a chat is kept in
+    -- chats.rs: the chats that are kept, the longest unused first to go
     CREATE TABLE chats (
         workspace  TEXT NOT NULL,
         chat       TEXT NOT NULL,
-        session    TEXT NOT NULL,
-        used_at    INTEGER NOT NULL, -- Unix milliseconds
+        used       INTEGER NOT NULL, -- the seq of its latest turn
         PRIMARY KEY (workspace, chat)
     ) STRICT;
+    -- chats.rs: each prompt that was sent to a kept session; seq is their order in it
     CREATE TABLE chat_turns (
+        seq        INTEGER PRIMARY KEY AUTOINCREMENT,
         workspace  TEXT NOT NULL,
         chat       TEXT NOT NULL,
-        answer     TEXT NOT NULL,    -- the front end's id of the answer
-        question   TEXT NOT NULL,    -- its id of the user's message
-        parent     TEXT NOT NULL,    -- its id of the answer before, or ''
         session    TEXT NOT NULL,
         prompt     TEXT NOT NULL,    -- the messageID sent to the runner
-        PRIMARY KEY (workspace, chat, answer),
-        FOREIGN KEY (workspace, chat) REFERENCES chats ON DELETE CASCADE
+        answer     TEXT NOT NULL,    -- the front end's id of the answer
+        users      INTEGER NOT NULL, -- user messages in the history it answered
+        finished   INTEGER NOT NULL  -- 1 once the whole answer was given
     ) STRICT;
+    CREATE INDEX chat_turns_by_chat ON chat_turns (workspace, chat, answer);
+    CREATE INDEX chat_turns_by_session ON chat_turns (workspace, session);
 "];
 
 #[cfg(test)]

@@ -11,14 +11,23 @@ use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use once_cell::sync::OnceCell;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::feed::{Feed, Listener};
 use crate::{config::Address, secret::Secret};
 
 /// Talks to one `opencode serve` about one directory.
 #[derive(Debug)]
 pub struct Client {
+    wire: Wire,
+    feed: OnceCell<Feed>,
+}
+
+/// The connection to a server: what is sent and what comes back.
+#[derive(Debug, Clone)]
+pub(super) struct Wire {
     http: Http<HttpConnector, Full<Bytes>>,
     /// `http://host:port`, or why there is none.
     base: Result<String, ClientError>,
@@ -128,7 +137,7 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        Self {
+        let wire = Wire {
             http: Http::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(POOL_IDLE)
@@ -136,7 +145,14 @@ impl Client {
             base,
             authorization,
             directory: format!("directory={}", encode(&directory.to_string_lossy())),
-        }
+        };
+        Self { wire, feed: OnceCell::new() }
+    }
+
+    /// Listens to `session` and the sessions it spawns, on the one event stream that all share.
+    /// Returns once the stream is up; `silence` is how long it may lack even a heartbeat.
+    pub async fn listen(&self, session: &str, silence: Duration) -> Result<Listener, ClientError> {
+        self.feed.get_or_init(|| Feed::new(self.wire.clone(), silence)).listen(session).await
     }
 
     /// Asks `GET /global/health`: `Ok` with opencode's version once it serves.
@@ -145,14 +161,14 @@ impl Client {
         struct Health {
             version: String,
         }
-        let health: Health = self.ask(Method::GET, "/global/health", None).await?;
+        let health: Health = self.wire.ask(Method::GET, "/global/health", None).await?;
         Ok(health.version)
     }
 
     /// Whether any session of the directory is at work.
     pub async fn is_busy(&self) -> Result<bool, ClientError> {
         let sessions: BTreeMap<String, serde_json::Value> =
-            self.ask(Method::GET, "/session/status", None).await?;
+            self.wire.ask(Method::GET, "/session/status", None).await?;
         // Idle sessions are absent (observed).
         Ok(!sessions.is_empty())
     }
@@ -160,7 +176,8 @@ impl Client {
     /// Makes a session and returns its id. The title spares opencode a model call to invent one.
     pub async fn create_session(&self, title: &str) -> Result<String, ClientError> {
         let body = serde_json::json!({ "title": title });
-        let session: Session = self.ask(Method::POST, "/session", Some(to_bytes(&body))).await?;
+        let session: Session =
+            self.wire.ask(Method::POST, "/session", Some(to_bytes(&body))).await?;
         checked_id(session.id)
     }
 
@@ -168,31 +185,36 @@ impl Client {
     pub async fn fork(&self, session: &str, message: Option<&str>) -> Result<String, ClientError> {
         let body = serde_json::json!({ "messageID": message });
         let path = format!("/session/{}/fork", encode(session));
-        let session: Session = self.ask(Method::POST, &path, Some(to_bytes(&body))).await?;
+        let session: Session = self.wire.ask(Method::POST, &path, Some(to_bytes(&body))).await?;
         checked_id(session.id)
     }
 
     /// Hides `message` and all later ones; the next prompt deletes them.
     pub async fn revert(&self, session: &str, message: &str) -> Result<(), ClientError> {
         let body = serde_json::json!({ "messageID": message });
-        self.tell(Method::POST, &format!("/session/{}/revert", encode(session)), Some(&body)).await
+        self.wire
+            .tell(Method::POST, &format!("/session/{}/revert", encode(session)), Some(&body))
+            .await
     }
 
     /// Hands over a prompt. `Ok` only means that it was taken: whatever fails later is said on
     /// the event stream.
     pub async fn prompt(&self, session: &str, prompt: &Prompt<'_>) -> Result<(), ClientError> {
-        self.tell(Method::POST, &format!("/session/{}/prompt_async", encode(session)), Some(prompt))
+        self.wire
+            .tell(Method::POST, &format!("/session/{}/prompt_async", encode(session)), Some(prompt))
             .await
     }
 
     /// Stops whatever `session` does; `Ok` once it has stopped, and for idle or unknown sessions.
     pub async fn abort(&self, session: &str) -> Result<(), ClientError> {
-        self.tell::<()>(Method::POST, &format!("/session/{}/abort", encode(session)), None).await
+        self.wire
+            .tell::<()>(Method::POST, &format!("/session/{}/abort", encode(session)), None)
+            .await
     }
 
     /// Removes an idle session.
     pub async fn delete_session(&self, session: &str) -> Result<(), ClientError> {
-        self.tell::<()>(Method::DELETE, &format!("/session/{}", encode(session)), None).await
+        self.wire.tell::<()>(Method::DELETE, &format!("/session/{}", encode(session)), None).await
     }
 
     /// Answers a permission request: once, or no with `message` for the model to read.
@@ -205,18 +227,23 @@ impl Client {
             None => serde_json::json!({ "reply": "once" }),
             Some(message) => serde_json::json!({ "reply": "reject", "message": message }),
         };
-        self.tell(Method::POST, &format!("/permission/{}/reply", encode(request)), Some(&body))
+        self.wire
+            .tell(Method::POST, &format!("/permission/{}/reply", encode(request)), Some(&body))
             .await
     }
 
     /// Declines to answer a question.
     pub async fn reject_question(&self, request: &str) -> Result<(), ClientError> {
-        self.tell::<()>(Method::POST, &format!("/question/{}/reject", encode(request)), None).await
+        self.wire
+            .tell::<()>(Method::POST, &format!("/question/{}/reject", encode(request)), None)
+            .await
     }
+}
 
+impl Wire {
     /// Opens the directory's event stream: an SSE body that lasts until the instance is disposed
     /// of or the server ends. Nothing published before its `server.connected` is on it.
-    pub async fn events(&self) -> Result<Incoming, ClientError> {
+    pub(super) async fn events(&self) -> Result<Incoming, ClientError> {
         let answer = within(PATIENCE, self.send(Method::GET, "/event", None)).await?;
         Ok(self.accepted(answer).await?.into_body())
     }
