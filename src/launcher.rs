@@ -35,8 +35,8 @@ pub trait Launcher: Send + Sync + std::fmt::Debug {
     /// before the first launch.
     async fn sweep(&self);
 
-    /// Returns once nothing is left of what it started, launches that were dropped included.
-    /// Called after the last launch and the last stop.
+    /// Ends whatever is left of what it started, launches that were dropped included, and returns
+    /// once nothing is. Called once, last.
     async fn close(&self);
 
     /// Whether `runner` is at work although nobody may hold a lease.

@@ -54,7 +54,7 @@ impl Launcher for SharedLauncher {
         };
         timeout(spec.start_timeout, probe::until_ready(&runner))
             .await
-            .map_err(|_| LaunchError::Timeout(spec.start_timeout))?;
+            .map_err(|_| LaunchError::Timeout(spec.start_timeout))??;
         Ok(Arc::new(runner))
     }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_gets_the_one_server_with_a_directory_of_their_own() {
-        let server = answering("HTTP/1.1 200 OK", r#"{"healthy":true,"version":"1"}"#).await;
+        let server = answering("HTTP/1.1 200 OK").await;
         let address = Address::Tcp(server.to_string());
         let launcher = SharedLauncher::new(address.clone(), Some(Secret::new("pw")));
         for dialect in [Dialect::Opencode, Dialect::OpenAi] {
