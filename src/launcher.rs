@@ -39,6 +39,9 @@ pub trait Launcher: Send + Sync + std::fmt::Debug {
     /// once nothing is. Called once, last.
     async fn close(&self);
 
+    /// Whether runners can be had at all, as far as a quick look tells. The error says why not.
+    async fn check(&self) -> Result<(), LaunchError>;
+
     /// Whether `runner` is at work although nobody may hold a lease.
     async fn is_busy(&self, runner: &Runner) -> Result<bool, ClientError> {
         runner.is_busy().await

@@ -161,6 +161,11 @@ impl Pool {
         self.launcher.close().await;
     }
 
+    /// Whether runners can be had at all, as far as a quick look tells.
+    pub async fn check(&self) -> Result<(), LaunchError> {
+        self.launcher.check().await
+    }
+
     /// The runners of this moment, in no order.
     pub fn runners(&self) -> Vec<RunnerStatus> {
         self.slots.lock().statuses(Instant::now())

@@ -16,6 +16,8 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsString,
+    fs::Metadata,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -172,6 +174,24 @@ impl Launcher for ProcessLauncher {
         self.closing.cancel();
         self.keepers.close();
         self.keepers.wait().await;
+    }
+
+    async fn check(&self) -> Result<(), LaunchError> {
+        let program = Path::new(self.command.first().map_or("", String::as_str));
+        // As execvp looks for it: a name with a slash is a path, any other is searched for.
+        let is_path = program.components().count() > 1;
+        let is_there = |path: PathBuf| {
+            let mode = path.metadata().ok().filter(Metadata::is_file);
+            mode.is_some_and(|file| file.permissions().mode() & 0o111 != 0)
+        };
+        let found = if is_path {
+            is_there(program.to_owned())
+        } else {
+            std::env::split_paths(&self.path).any(|directory| is_there(directory.join(program)))
+        };
+        found
+            .then_some(())
+            .ok_or_else(|| LaunchError::Spawn(format!("there is no program {}", program.display())))
     }
 }
 

@@ -303,4 +303,8 @@ impl Launcher for Scripted {
     async fn sweep(&self) {}
 
     async fn close(&self) {}
+
+    async fn check(&self) -> Result<(), LaunchError> {
+        Ok(())
+    }
 }

@@ -272,3 +272,23 @@ async fn a_workspace_that_is_not_there_is_said_to_be_missing() {
     let Err(LaunchError::Spawn(cause)) = failed else { panic!("{failed:?}") };
     assert!(cause.contains("workspace"), "{cause}");
 }
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_found_out_before_anybody_asks_for_it() {
+    let data = tempfile::tempdir().unwrap();
+    let checked = async |program: &str| {
+        let launcher = ProcessLauncher::new(
+            vec![program.to_owned()],
+            data.path(),
+            BTreeMap::new(),
+            std::env::var_os("PATH").unwrap(),
+            State::in_memory().unwrap(),
+        );
+        launcher.unwrap().check().await
+    };
+    assert!(checked("sh").await.is_ok());
+    assert!(checked("/bin/sh").await.is_ok());
+    for missing in ["no-such-program", "/bin", "./sh", ""] {
+        assert!(checked(missing).await.is_err(), "{missing:?}");
+    }
+}
