@@ -113,7 +113,7 @@ impl Voice {
     pub(super) fn tool(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
         match (self.style, self.form) {
             (ToolStyle::None, _) => None,
-            (ToolStyle::Native, Form::Stream { .. }) => self.native(tool),
+            (ToolStyle::Native, Form::Stream { .. }) => Some(self.native(tool)),
             (ToolStyle::Plain | ToolStyle::Native, _) => self.plain(tool),
         }
     }
@@ -129,7 +129,7 @@ impl Voice {
         self.paragraph(&tool_line(tool))
     }
 
-    fn native(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
+    fn native(&mut self, tool: &Tool<'_>) -> Bytes {
         // A provider may count its calls from zero in every turn; Open WebUI wants them unique.
         let id = format!("{}-{}", self.chunks.id(), tool.call);
         let arguments = tool.input.map_or("", |input| input.get()).to_owned();
@@ -152,7 +152,7 @@ impl Voice {
                 closed(&id, &tool.name, &arguments, text, status)
             }
         };
-        Some(self.opened(frames))
+        self.opened(frames)
     }
 
     /// Says a paragraph of our own.
