@@ -87,7 +87,8 @@ impl World {
         );
         let path = files.path().join("gateway.yaml");
         std::fs::write(&path, text).unwrap();
-        let mut config = config::load(&path, &environment).unwrap_or_else(|error| panic!("{error}"));
+        let mut config =
+            config::load(&path, &environment).unwrap_or_else(|error| panic!("{error}"));
         change(&mut config);
         let opencode = Opencode::start().await;
         let launcher = Arc::new(Scripted::of(&opencode, config.runners.dialect));
