@@ -188,9 +188,10 @@ impl Routes {
         }
         let Some(key) = self.sessions.get(session).copied() else { return };
         let Some(outlet) = self.outlets.get(&key) else { return };
-        let queued = outlet.queued.fetch_add(event.len(), Ordering::Relaxed) + event.len();
-        // A failed send means that the listener is being dropped.
-        if queued > QUEUE || outlet.sender.send(Said::Event(event)).is_err() {
+        // What waits already decides, not the event's own size: opencode repeats a prompt, files
+        // and all, in one event. A failed send means that the listener is being dropped.
+        let waiting = outlet.queued.fetch_add(event.len(), Ordering::Relaxed);
+        if waiting > QUEUE || outlet.sender.send(Said::Event(event)).is_err() {
             self.remove(key);
         }
     }

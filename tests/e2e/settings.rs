@@ -14,6 +14,14 @@ pub(crate) const JWT_FRONT_END_KEY: &str = "jwt-front-end-key-for-tests";
 pub(crate) const JWT_SECRET: &str = "a-secret-for-tests-that-is-long-enough-0123456789";
 /// Where the gateway finds that secret.
 const JWT_VARIABLE: &str = "JWT_SECRET_FOR_TESTS";
+/// Twenty starts at once on two busy cores, each of which takes seconds on one that is free.
+const PATIENCE: &str = "  max_starting: 4
+  start_timeout: 10m
+  queue_timeout: 10m
+limits:
+  idle: 10m
+  first_byte: 10m
+";
 
 /// What a gateway is told.
 #[derive(Debug, Clone)]
@@ -86,6 +94,12 @@ impl Settings {
     /// Uses another provider than the demo model.
     pub(crate) fn with_model(mut self, url: &str) -> Self {
         url.clone_into(&mut self.model_url);
+        self
+    }
+
+    /// Waits for runners' starts as long as the slowest machine takes for many at once.
+    pub(crate) fn with_patience(mut self) -> Self {
+        self.writing().extra.push_str(PATIENCE);
         self
     }
 
