@@ -1,7 +1,12 @@
 //! A gateway as the program puts it together, on a loopback port and threads of its own, in front
 //! of the stub.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use open_persona::{
     config::{self, Live},
@@ -31,7 +36,6 @@ impl House {
         let files = tempfile::tempdir().expect("a directory");
         let text = format!(
             "
-listen: {{ address: '127.0.0.1:0' }}
 identity: {{ body_user: true }}
 models: {{ main: mock/m1 }}
 providers: {{ mock: {{ npm: '@ai-sdk/openai-compatible', base_url: 'http://127.0.0.1:9/v1', models: {{ m1: {{}} }} }} }}
@@ -44,8 +48,9 @@ limits: {{ idle: 10m }}
             files = files.path().display(),
             root = env!("CARGO_MANIFEST_DIR"),
         );
-        let config = config::parse(Path::new("bench.yaml"), &text, &|_| None)
+        let mut config = config::parse(Path::new("bench.yaml"), &text, &|_| None)
             .unwrap_or_else(|error| panic!("{error}; {}", error.hint()));
+        config.listen.address = (Ipv4Addr::LOCALHOST, 0).into();
         let live = Live::new(config);
         let gateway = serve::assemble(&live).expect("a gateway");
         let conf = Arc::new(serve::server_conf(&live.now()));

@@ -18,6 +18,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     sync::Mutex,
     task::JoinSet,
+    time::sleep,
 };
 
 use self::{
@@ -165,7 +166,11 @@ async fn stream(way: Way<'_>, streams: usize, order: Order) -> Round {
         clients.push(client);
     }
     let before = way.house.and_then(House::cpu);
-    let turns = clients.into_iter().map(|mut client| async move { client.streamed(order).await.1 });
+    let turns = (0u32..).zip(clients).map(|(number, mut client)| async move {
+        // Models do not speak in step either.
+        sleep(order.pace * number / u32::try_from(streams).unwrap_or(u32::MAX)).await;
+        client.streamed(order).await.1
+    });
     let ages = turns.collect::<JoinSet<_>>().join_all().await.concat();
     let cpu = way.house.and_then(House::cpu).zip(before).map(|(after, before)| after - before);
     Round { ages, cpu }
