@@ -1,6 +1,6 @@
 //! Workspace → runner: one launch, leases, queue, idle.
 //!
-//! Each runner's life, from the queue to its end, is one task ([`life`]). Everything else reads
+//! Each runner's life, from the queue to its end, is one task (`pool/life.rs`). Everything else reads
 //! and marks the table of slots, under one lock that is never held across an await.
 
 mod admission;
