@@ -33,7 +33,8 @@ fn body(messages: &[Value]) -> Vec<u8> {
 fn rewrite(criterion: &mut Criterion) {
     for (kind, of) in [("chat", chat as fn(usize) -> Vec<u8>), ("image", image)] {
         let mut group = criterion.benchmark_group(kind);
-        group.sample_size(10).measurement_time(Duration::from_secs(2));
+        group.sample_size(10).nresamples(10_000);
+        group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(500));
         for (name, size) in SIZES {
             let body = of(size);
             group.throughput(Throughput::Bytes(body.len() as u64));

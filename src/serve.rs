@@ -1,4 +1,5 @@
-//! The whole program: configuration in, a running Pingora server out.
+//! The whole program: configuration in, a running Pingora server out. Its pieces also mount the
+//! gateway in a Pingora server of somebody else's.
 
 use std::{io, net::TcpListener, path::Path, sync::Arc};
 
@@ -60,27 +61,26 @@ pub enum ServeError {
 pub fn run(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let reload = Reload::load(path.to_owned(), config::environment)?;
     let live = reload.live().clone();
-    let listen = live.now().listen.clone();
-    check_address(&listen)?;
     let gateway = assemble(&live)?;
-
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&live.now()));
     server.bootstrap();
-    let mut proxy = service(gateway.clone(), live.clone(), &server.configuration);
-    proxy.add_tcp(&listen.address.to_string());
-    server.add_service(proxy);
-    let pool = Arc::clone(&gateway.means().pool);
-    server.add_service(background_service("reaper", Reaper(pool)));
-    server.add_service(background_service("reload", Reloader(reload)));
-    log::info!("listening on http://{} (point an OpenAI client at /v1)", listen.address);
-    server.run(RunArgs { shutdown_signal: Box::new(Stop { gateway, live }) });
+    mount(&mut server, &gateway, reload);
+    log::info!("listening on http://{} (point an OpenAI client at /v1)", live.now().listen.address);
+    server.run(RunArgs { shutdown_signal: Box::new(Stop::new(gateway, live)) });
     log::info!("stopped");
     Ok(())
 }
 
 /// The gateway `live` describes, with its state opened and what an earlier one left swept away.
+/// To be called outside of any Tokio runtime.
+///
+/// # Errors
+///
+/// The configured address, the state or the workspaces directory cannot be used. Then nothing was
+/// swept: whoever holds the address may be another gateway with this state.
 pub fn assemble(live: &Live) -> Result<Gateway, ServeError> {
     let config = live.now();
+    check_address(&config.listen)?;
     let state = State::open(&config.state)?;
     let path = config::environment("PATH").unwrap_or_default();
     let launcher = launcher::of(&config.runners.launcher, path.into(), state.clone())?;
@@ -91,6 +91,20 @@ pub fn assemble(live: &Live) -> Result<Gateway, ServeError> {
         chats: Arc::new(Chats::new(state)),
     };
     Ok(Gateway::new(live.clone(), Arc::new(means)))
+}
+
+/// Adds what makes up a gateway to `server`: the listener of `reload`'s configuration, the reaper
+/// of idle runners, and the reloads themselves. `server` was made with [`server_conf`] or settings
+/// that agree with it, and bootstrapped. It is to be run with a [`Stop`].
+pub fn mount(server: &mut Server, gateway: &Gateway, reload: Arc<Reload>) {
+    let live = reload.live().clone();
+    let address = live.now().listen.address;
+    let mut proxy = service(gateway.clone(), live, &server.configuration);
+    proxy.add_tcp(&address.to_string());
+    server.add_service(proxy);
+    let pool = Arc::clone(&gateway.means().pool);
+    server.add_service(background_service("reaper", Reaper(pool)));
+    server.add_service(background_service("reload", Reloader(reload)));
 }
 
 /// A Pingora service that answers with `gateway`, its connections guarded. Add an address to it.
@@ -109,7 +123,7 @@ pub fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-/// Pingora panics on an address it cannot bind, so it is tried first.
+/// Pingora panics on an address it cannot bind, so it is tried before.
 fn check_address(listen: &Listen) -> Result<(), ServeError> {
     let address = listen.address;
     TcpListener::bind(address).map(drop).map_err(|source| ServeError::Listen { address, source })
@@ -146,11 +160,23 @@ impl BackgroundService for Reloader {
     }
 }
 
-/// Ends the program in order: requests first, then runners, then the server. Pingora's own
-/// graceful stop sleeps its whole grace period even when idle.
-struct Stop {
+/// Ends a server with a gateway in it, as [`RunArgs::shutdown_signal`]: on SIGTERM or SIGINT
+/// requests end first, for as long as `listen.drain` allows; then runners; then the server. A
+/// second signal ends the wait.
+///
+/// Pingora's own graceful stop knows nothing of runners, and sleeps its whole grace period even
+/// when idle.
+#[derive(Debug)]
+pub struct Stop {
     gateway: Gateway,
     live: Live,
+}
+
+impl Stop {
+    /// Ends the server that `gateway`, with the configuration `live`, is mounted in.
+    pub fn new(gateway: Gateway, live: Live) -> Self {
+        Self { gateway, live }
+    }
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ mod course;
 mod failure;
 pub mod reply;
 mod seat;
-mod voice;
+pub mod voice;
 
 use std::sync::Arc;
 

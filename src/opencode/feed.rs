@@ -197,10 +197,10 @@ impl Routes {
         }
         let Some(key) = self.sessions.get(session).copied() else { return };
         let Some(outlet) = self.outlets.get(&key) else { return };
-        let queued = outlet.queued.bytes.fetch_add(event.len(), Ordering::Relaxed) + event.len();
-        let lags = queued > QUEUE;
+        // What waits already decides, not the event's own size: opencode repeats a prompt, files
+        // and all, in one event. A failed send means that the listener is being dropped.
+        let lags = outlet.queued.bytes.fetch_add(event.len(), Ordering::Relaxed) > QUEUE;
         outlet.queued.lagged.store(lags, Ordering::Relaxed);
-        // A failed send means that the listener is being dropped.
         if lags || outlet.sender.send(Said::Event(event)).is_err() {
             self.remove(key);
         }

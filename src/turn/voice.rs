@@ -19,7 +19,7 @@ use crate::{
 
 /// How an answer is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub enum Form {
     /// As chunks, with the usage at the end or not.
     Stream {
         /// `stream_options.include_usage`.
@@ -31,7 +31,7 @@ pub(super) enum Form {
 
 /// Says an answer, frame by frame or all at once.
 #[derive(Debug)]
-pub(super) struct Voice {
+pub struct Voice {
     chunks: Chunks,
     form: Form,
     style: ToolStyle,
@@ -62,7 +62,7 @@ enum Ends {
 
 impl Voice {
     /// A voice that speaks in `chunks`.
-    pub(super) fn new(chunks: Chunks, form: Form, style: ToolStyle) -> Self {
+    pub fn new(chunks: Chunks, form: Form, style: ToolStyle) -> Self {
         Self {
             chunks,
             form,
@@ -78,7 +78,7 @@ impl Voice {
     }
 
     /// A new paragraph of `strand` begins with what is said next.
-    pub(super) fn begin(&mut self, strand: Strand) {
+    pub fn begin(&mut self, strand: Strand) {
         let ends = self.ends(strand);
         if *ends == Ends::Open {
             *ends = Ends::Due;
@@ -86,7 +86,7 @@ impl Voice {
     }
 
     /// Says a piece of `strand`. `None` when it is kept for the document.
-    pub(super) fn say(&mut self, strand: Strand, text: &str) -> Option<Bytes> {
+    pub fn say(&mut self, strand: Strand, text: &str) -> Option<Bytes> {
         let ends = self.ends(strand);
         let is_due = std::mem::replace(ends, Ends::Open) == Ends::Due;
         let parted;
@@ -110,7 +110,7 @@ impl Voice {
     }
 
     /// Shows tool activity in this caller's style.
-    pub(super) fn tool(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
+    pub fn tool(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
         match (self.style, self.form) {
             (ToolStyle::None, _) => None,
             (ToolStyle::Native, Form::Stream { .. }) => Some(self.native(tool)),
@@ -156,7 +156,7 @@ impl Voice {
     }
 
     /// Says a paragraph of our own.
-    pub(super) fn paragraph(&mut self, text: &str) -> Option<Bytes> {
+    pub fn paragraph(&mut self, text: &str) -> Option<Bytes> {
         self.begin(Strand::Text);
         let frame = self.say(Strand::Text, text);
         self.text_ends = Ends::Due;
@@ -164,7 +164,7 @@ impl Voice {
     }
 
     /// Ends the answer: the last frames, or the whole document.
-    pub(super) fn end(&mut self, finish: Finish, tokens: Tokens, details: &ModelDetails) -> Bytes {
+    pub fn end(&mut self, finish: Finish, tokens: Tokens, details: &ModelDetails) -> Bytes {
         let usage = usage_of(tokens);
         let finish = match finish {
             Finish::Stop | Finish::Refused => FinishReason::Stop,
@@ -185,7 +185,7 @@ impl Voice {
     }
 
     /// What must be sent before an answer breaks off: outputs for calls that will get none.
-    pub(super) fn broken_off(&mut self) -> Bytes {
+    pub fn broken_off(&mut self) -> Bytes {
         let mut frames = BytesMut::new();
         for (id, (name, arguments)) in std::mem::take(&mut self.open_calls) {
             frames.put_slice(&closed(&id, &name, &arguments, "(interrupted)", CallStatus::Failed));

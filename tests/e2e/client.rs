@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 /// Longer than anything a healthy gateway does, on a slow machine with every core busy.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(10);
 
 /// One caller of one gateway.
 #[derive(Debug, Clone)]

@@ -3,19 +3,36 @@
 use std::{fs, net::TcpListener, path::Path, process::Output};
 
 use crate::{
-    settings::{Settings, workspace_id},
+    settings::{JWT_SECRET, Settings, workspace_id},
     stand::{OPEN_PERSONA, Stand, free_port},
 };
 
 const SECRET: &str = "a-provider-key-that-must-never-be-printed";
+/// What README's pieces of a config are added to.
+const PROVIDER: &str = "models: { main: demo/demo }
+providers:
+  demo:
+    npm: '@ai-sdk/openai-compatible'
+    base_url: http://127.0.0.1:8001/v1
+    models: { demo: {} }
+";
+
+/// README from `heading` on.
+fn readme_from(heading: &str) -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).expect("README.md");
+    readme.split_once(heading).expect("the heading").1.to_owned()
+}
+
+/// The first block of `language` in `text`.
+fn block_of(text: &str, language: &str) -> String {
+    let block = text.split_once(&format!("```{language}\n")).expect("a block").1;
+    block.split_once("```").expect("the block's end").0.to_owned()
+}
 
 /// The commands of the first block after `heading` in README.
 fn readme_commands(heading: &str) -> Vec<String> {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).expect("README.md");
-    let section = readme.split_once(heading).expect("the heading").1;
-    let block = section.split_once("```sh\n").expect("a block").1;
-    let block = block.split_once("```").expect("the block's end").0.replace("\\\n", "");
+    let block = block_of(&readme_from(heading), "sh").replace("\\\n", "");
     block.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
 }
 
@@ -54,6 +71,22 @@ async fn the_readmes_commands_do_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_settings_are_accepted() {
+    let stand = Stand::start(Settings::shipped());
+    for heading in ["### From Open WebUI", "### From an OpenAI SDK"] {
+        let settings = block_of(&readme_from(heading), "yaml") + PROVIDER;
+        fs::write(stand.path("conf/readme.yaml"), &settings).unwrap();
+        let mut check = stand.command(OPEN_PERSONA);
+        check.args(["check", "--config", "conf/readme.yaml"]);
+        for name in ["OPEN_PERSONA_KEY", "FORWARD_USER_INFO_HEADER_JWT_SECRET"] {
+            check.env(name, JWT_SECRET);
+        }
+        let output = check.output().expect("it runs");
+        assert!(output.status.success(), "{settings}\n{}", everything(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_workspace_id_is_the_start_of_the_users_digest() {
     let stand = Stand::start(Settings::shipped());
     let id = output_of(&stand, &format!("{OPEN_PERSONA} workspace id testuser"));
@@ -70,7 +103,7 @@ async fn a_checked_config_is_printed_without_its_secrets() {
     let printed = output_of(&stand, &format!("{OPEN_PERSONA} check --config conf/gateway.yaml"));
     assert!(printed.contains("***"), "{printed}");
     assert!(printed.contains("127.0.0.1"), "{printed}");
-    for secret in [SECRET, crate::settings::JWT_SECRET] {
+    for secret in [SECRET, JWT_SECRET] {
         assert!(!printed.contains(secret), "{printed}");
     }
 }

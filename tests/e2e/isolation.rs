@@ -17,7 +17,7 @@ const REQUESTS: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_users_at_once_get_twenty_workspaces_and_runners_and_only_their_own_answers() {
-    let stand = Stand::start(Settings::shipped());
+    let stand = Stand::start(Settings::strict().with_development_identities().with_patience());
     let asked = (0..USERS).map(|number| {
         let caller = stand.caller();
         async move {
@@ -52,7 +52,7 @@ async fn twenty_users_at_once_get_twenty_workspaces_and_runners_and_only_their_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_first_requests_of_one_user_at_once_start_one_runner() {
-    let stand = Stand::start(Settings::shipped());
+    let stand = Stand::start(Settings::strict().with_development_identities().with_patience());
     let mut asked = JoinSet::new();
     for number in 0..REQUESTS {
         let caller = stand.caller();

@@ -55,6 +55,15 @@ async fn a_changed_file_takes_effect_by_itself_and_by_sighup() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sighup_reads_a_file_again_that_has_not_changed() {
+    let stand = Stand::start(Settings::strict().with_key("alice", OLD));
+    assert!(!stand.log().contains("reload result"), "{}", stand.log());
+    stand.signal(Signal::HUP);
+    logs(&stand, "reload result=applied").await;
+    assert!(accepts(&stand, OLD).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_config_with_an_error_changes_nothing_and_is_reported() {
     let stand = Stand::start(Settings::strict().with_key("alice", OLD));
     let good = fs::read_to_string(stand.config()).unwrap();

@@ -8,7 +8,8 @@ use crate::{
     world::{Answer, FRONT_END, World, front_end},
 };
 
-const BODY: &str = r#"{"model":"open-persona/build","user":"alice","messages":[{"role":"user","content":"hi"}]}"#;
+const BODY: &str =
+    r#"{"model":"open-persona/build","user":"alice","messages":[{"role":"user","content":"hi"}]}"#;
 
 /// A request of its own connection, closed after the answer.
 fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
@@ -31,7 +32,8 @@ fn assert_is_openais_error(answer: &Answer, status: u16) {
 #[tokio::test]
 async fn connect_and_unknown_methods_are_405() {
     let world = World::new().await;
-    let all = world.raw_to_end(b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n").await;
+    let all =
+        world.raw_to_end(b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n").await;
     assert!(all.starts_with("HTTP/1.1 405 "), "{all}");
     for method in ["GET", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "PURGE", "post"] {
         let sent = request(method, "/v1/chat/completions", "", BODY);
@@ -75,7 +77,8 @@ async fn the_authority_of_a_target_changes_nothing() {
         "https://gateway:1/v1/chat/completions",
     ] {
         let host = target.split('/').nth(2).unwrap();
-        let sent = request("POST", target, "", BODY).replace("Host: gateway", &format!("Host: {host}"));
+        let sent =
+            request("POST", target, "", BODY).replace("Host: gateway", &format!("Host: {host}"));
         assert_eq!(world.raw(sent.as_bytes()).await.status, 200, "{target}");
         let seen = stub.seen().pop().unwrap();
         assert!(seen.head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{}", seen.head);
@@ -92,10 +95,41 @@ async fn the_authority_of_a_target_changes_nothing() {
 #[tokio::test]
 async fn no_path_of_ten_thousand_reaches_another_path_of_a_runner() {
     const PARTS: &[&str] = &[
-        "v1", "chat", "completions", "models", "session", "x", "shell", "file", "content", "admin",
-        "..", ".", "", "%2e%2e", "%2E", "%2f", "%5c", "\\", ";a=b", "%00", "%25", "%63hat", "V1",
-        "completions%20", "completions?a=/session", "completions#", "c%68at", "//", "~", "*", "\u{e9}",
-        "%c3%28", "global", "event", "%252e",
+        "v1",
+        "chat",
+        "completions",
+        "models",
+        "session",
+        "x",
+        "shell",
+        "file",
+        "content",
+        "admin",
+        "..",
+        ".",
+        "",
+        "%2e%2e",
+        "%2E",
+        "%2f",
+        "%5c",
+        "\\",
+        ";a=b",
+        "%00",
+        "%25",
+        "%63hat",
+        "V1",
+        "completions%20",
+        "completions?a=/session",
+        "completions#",
+        "c%68at",
+        "//",
+        "~",
+        "*",
+        "\u{e9}",
+        "%c3%28",
+        "global",
+        "event",
+        "%252e",
     ];
     let (world, stub) = stub::world().await;
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
@@ -108,10 +142,16 @@ async fn no_path_of_ten_thousand_reaches_another_path_of_a_runner() {
         match round % 10 {
             0 => path = format!("/v1/chat/completions{path}"),
             1 => path = format!("{path}/v1/chat/completions"),
-            2 => path = "/v1/chat/completions".bytes().fold(String::new(), |path, byte| {
-                // A tenth of the bytes are escaped.
-                if dice.below(10) == 0 { format!("{path}%{byte:02x}") } else { format!("{path}{}", byte as char) }
-            }),
+            2 => {
+                path = "/v1/chat/completions".bytes().fold(String::new(), |path, byte| {
+                    // A tenth of the bytes are escaped.
+                    if dice.below(10) == 0 {
+                        format!("{path}%{byte:02x}")
+                    } else {
+                        format!("{path}{}", byte as char)
+                    }
+                })
+            }
             _ => {}
         }
         let method = ["POST", "GET"][dice.below(2)];
@@ -186,13 +226,16 @@ async fn an_encoded_body_is_415() {
 #[tokio::test]
 async fn what_a_browser_can_send_without_asking_is_refused() {
     let world = World::new().await;
-    for media_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""] {
+    for media_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+    {
         let sent = request("POST", "/v1/chat/completions", "", BODY)
             .replace("application/json", media_type);
         assert_is_openais_error(&world.raw(sent.as_bytes()).await, 415);
     }
     // A page of a name that now resolves to us may send JSON, but not without saying where it is.
-    for headers in ["Origin: http://evil.test\r\n", "Origin: null\r\n", "Sec-Fetch-Site: same-origin\r\n"] {
+    for headers in
+        ["Origin: http://evil.test\r\n", "Origin: null\r\n", "Sec-Fetch-Site: same-origin\r\n"]
+    {
         let sent = request("POST", "/v1/chat/completions", headers, BODY);
         assert_is_openais_error(&world.raw(sent.as_bytes()).await, 403);
     }
@@ -220,7 +263,8 @@ async fn json_that_is_a_bomb_is_400_and_large_json_is_just_large() {
     }
     assert!(stub.seen().is_empty() && opencode.opencode.calls_to("prompt_async").is_empty());
     let keys: String = (0..1_000_000).map(|n| format!("\"k{n}\":0,")).collect();
-    let sent = request("POST", "/v1/chat/completions", "", &BODY.replacen('{', &format!("{{{keys}"), 1));
+    let sent =
+        request("POST", "/v1/chat/completions", "", &BODY.replacen('{', &format!("{{{keys}"), 1));
     assert_eq!(opencode.raw(sent.as_bytes()).await.status, 200);
 }
 
@@ -268,7 +312,8 @@ async fn an_origin_that_makes_no_sense_is_ignored_or_400_and_never_believed() {
     let world = World::with(FRONT_END, |_| {}).await;
     let long = "c".repeat(300);
     for chat in ["temporary:x", "local:1", "channel:2", &long, "a\tb", "caf\u{e9}"] {
-        let headers = front_end(&[("X-OpenWebUI-Chat-Id", chat), ("X-OpenPersona-Message-Id", "a1")]);
+        let headers =
+            front_end(&[("X-OpenWebUI-Chat-Id", chat), ("X-OpenPersona-Message-Id", "a1")]);
         assert_eq!(world.chat_with(&headers, &ask()).await.status, 200, "{chat}");
     }
     // Nothing of them was kept: every turn began a session of its own.
@@ -289,7 +334,8 @@ async fn answers_of_two_users_are_never_crossed_nor_kept() {
     for round in 0..200 {
         let user = if round % 2 == 0 { "alice" } else { "bob" };
         stub.reply(stub::Reply::json(&format!("\"{user} {round}\"")));
-        let headers = [("If-None-Match", "*"), ("Range", "bytes=0-0"), ("Cache-Control", "only-if-cached")];
+        let headers =
+            [("If-None-Match", "*"), ("Range", "bytes=0-0"), ("Cache-Control", "only-if-cached")];
         connection.post(&headers, BODY.replace("alice", user).as_bytes()).await;
         let answer = connection.answer().await;
         assert_eq!(answer.body, format!("\"{user} {round}\""));

@@ -34,9 +34,8 @@ async fn only_the_model_and_the_agent_of_a_body_are_changed() {
                 \"messages\":[{\"role\":\"user\",\"content\":\"model\"}],\"n\":{\"model\":\"kept\"} } ";
     let answer = ask(&world, &[], body).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    let expected = body
-        .replace("\"open-persona\\/build\"", "\"mock/m1\"")
-        .replace("[\"any\"]", "\"build\"");
+    let expected =
+        body.replace("\"open-persona\\/build\"", "\"mock/m1\"").replace("[\"any\"]", "\"build\"");
     assert_eq!(stub.only().body, expected);
 }
 
@@ -316,14 +315,12 @@ async fn a_connection_of_an_ended_runner_is_never_used_for_the_next() {
 
 #[tokio::test]
 async fn what_a_runner_says_after_its_answer_is_nobodys_answer() {
-    let poison = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n\"poison\"";
+    let poison =
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n\"poison\"";
     for first in ["{}", "{\"chunked\":true}"] {
         let (world, stub) = stub::world().await;
-        let mut reply = if first == "{}" {
-            Reply::json(first)
-        } else {
-            Reply::stream(first.as_bytes(), 4)
-        };
+        let mut reply =
+            if first == "{}" { Reply::json(first) } else { Reply::stream(first.as_bytes(), 4) };
         reply.pieces.last_mut().unwrap().extend_from_slice(poison.as_bytes());
         stub.reply(reply);
         assert_eq!(ask(&world, &[], ASK).await.body, first);
@@ -339,7 +336,9 @@ async fn what_a_runner_says_after_its_answer_is_nobodys_answer() {
 async fn an_answer_before_the_whole_request_does_not_spoil_the_next() {
     let (world, stub) = stub::world_with(&keyed("alices-key"), |_| {}).await;
     let key = [("Authorization", "Bearer alices-key")];
-    stub.reply(Reply::of("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"));
+    stub.reply(Reply::of(
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
+    ));
     let answer = ask(&world, &key, &large(1 << 20)).await;
     assert_eq!((answer.status, answer.headers["retry-after"].as_str()), (429, "7"));
     assert_eq!(ask(&world, &key, ASK).await.body, "{\"ok\":true}");

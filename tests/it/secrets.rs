@@ -119,7 +119,9 @@ async fn a_failing_openai_runner_gives_no_secret_away() {
     let key = format!("Authorization: {}\r\n", bearer(API_KEY));
     let replies = [
         format!("HTTP/1.1 302 Found\r\nLocation: http://x/{PASSWORD}\r\nContent-Length: 0\r\n\r\n"),
-        format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {PASSWORD}\r\nContent-Length: 0\r\n\r\n"),
+        format!(
+            "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {PASSWORD}\r\nContent-Length: 0\r\n\r\n"
+        ),
         format!("HTTP/1.1 200 OK\r\nX-Echo: {PASSWORD}\r\nContent-Encoding: gzip\r\n\r\n"),
         format!("HTTP/1.1 200 OK\r\nBad {PASSWORD}: x\r\n\r\n"),
         format!("{PASSWORD}\r\n\r\n"),
@@ -147,7 +149,8 @@ async fn a_failing_openai_runner_gives_no_secret_away() {
 async fn a_failing_opencode_gives_no_secret_away() {
     listen();
     let key = format!("Authorization: {}\r\n", bearer(API_KEY));
-    let echo = format!("{{\"name\":\"Config {PASSWORD}\",\"data\":{{\"message\":\"{PROVIDER_KEY}\"}}}}");
+    let echo =
+        format!("{{\"name\":\"Config {PASSWORD}\",\"data\":{{\"message\":\"{PROVIDER_KEY}\"}}}}");
     for reply in [
         format!("HTTP/1.1 500 Oops\r\nContent-Length: {}\r\n\r\n{echo}", echo.len()),
         format!("HTTP/1.1 401 {PASSWORD}\r\nContent-Length: {}\r\n\r\n{echo}", echo.len()),
@@ -169,10 +172,16 @@ async fn a_failing_opencode_gives_no_secret_away() {
 async fn a_provider_that_echoes_its_key_is_not_quoted() {
     listen();
     let key = format!("Authorization: {}\r\n", bearer(API_KEY));
-    let message = format!("Incorrect API key provided: {PROVIDER_KEY}. Authorization: Bearer {PROVIDER_KEY}");
-    for (name, status) in
-        [("APIError", 401), ("APIError", 400), ("APIError", 429), ("APIError", 500), ("UnknownError", 0), ("ProviderAuthError", 0)]
-    {
+    let message =
+        format!("Incorrect API key provided: {PROVIDER_KEY}. Authorization: Bearer {PROVIDER_KEY}");
+    for (name, status) in [
+        ("APIError", 401),
+        ("APIError", 400),
+        ("APIError", 429),
+        ("APIError", 500),
+        ("UnknownError", 0),
+        ("ProviderAuthError", 0),
+    ] {
         let world = world().await;
         world.opencode.script(Script::Silence);
         let mut connection = world.connect();

@@ -136,9 +136,15 @@ async fn what_is_framed_oddly_but_plainly_is_answered_once_at_most() {
         with("X: y", BODY),
         with("Content-Length: 0", BODY),
         // An answer that needs no body, and a body all the same.
-        format!("GET /v1/models HTTP/1.1\r\nHost: gateway\r\nContent-Length: {length}\r\n\r\n{BODY}"),
-        format!("GET /nowhere HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}"),
-        format!("HEAD /v1/models HTTP/1.1\r\nHost: gateway\r\nContent-Length: {length}\r\n\r\n{BODY}"),
+        format!(
+            "GET /v1/models HTTP/1.1\r\nHost: gateway\r\nContent-Length: {length}\r\n\r\n{BODY}"
+        ),
+        format!(
+            "GET /nowhere HTTP/1.1\r\nHost: gateway\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}"
+        ),
+        format!(
+            "HEAD /v1/models HTTP/1.1\r\nHost: gateway\r\nContent-Length: {length}\r\n\r\n{BODY}"
+        ),
     ] {
         answered(&case).await;
     }

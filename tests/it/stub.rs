@@ -230,11 +230,7 @@ async fn serve(shared: Arc<Shared>, mut wire: Box<dyn Wire>, connection: usize) 
 }
 
 /// Reads one whole request, or `None` when the connection ends before it is whole.
-async fn request(
-    wire: &mut Box<dyn Wire>,
-    read: &mut Vec<u8>,
-    connection: usize,
-) -> Option<Seen> {
+async fn request(wire: &mut Box<dyn Wire>, read: &mut Vec<u8>, connection: usize) -> Option<Seen> {
     loop {
         if let Some((seen, used)) = parse(read, connection) {
             read.drain(..used);

@@ -87,7 +87,8 @@ impl World {
         );
         let path = files.path().join("gateway.yaml");
         std::fs::write(&path, text).unwrap();
-        let mut config = config::load(&path, &environment).unwrap_or_else(|error| panic!("{error}"));
+        let mut config =
+            config::load(&path, &environment).unwrap_or_else(|error| panic!("{error}"));
         change(&mut config);
         let opencode = Opencode::start().await;
         let launcher = Arc::new(Scripted::of(&opencode, config.runners.dialect));
@@ -361,6 +362,10 @@ impl Launcher for Scripted {
     async fn sweep(&self) {}
 
     async fn close(&self) {}
+
+    async fn check(&self) -> Result<(), LaunchError> {
+        Ok(())
+    }
 }
 
 /// The environment that configurations see.
