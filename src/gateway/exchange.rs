@@ -39,6 +39,8 @@ pub struct Exchange {
     pub(super) models: Option<Effective>,
     /// The body so far: it is passed on in one piece.
     body: BytesMut,
+    /// Whether it was.
+    is_passed_on: bool,
     /// Why the answer is no, until the caller is told.
     pub(super) refusal: Option<Refusal>,
     /// Whether the answer is an event stream.
@@ -60,6 +62,7 @@ impl Exchange {
             lease: None,
             models: None,
             body: BytesMut::new(),
+            is_passed_on: false,
             refusal: None,
             streaming: false,
             refused: None,
@@ -82,22 +85,25 @@ impl Exchange {
         body: &mut Option<Bytes>,
         end_of_stream: bool,
     ) -> Result<(), Refusal> {
-        if let Some(chunk) = body.take() {
-            if self.body.len() + chunk.len() > self.config.limits.body {
-                return Err(limit::too_large(&self.config.limits));
-            }
-            if self.started.elapsed() > self.config.limits.body_deadline {
-                return Err(limit::too_slow());
-            }
-            if self.body.is_empty() && end_of_stream {
-                *body = Some(self.addressed(chunk)?);
+        let chunk = body.take().unwrap_or_default();
+        if self.body.len() + chunk.len() > self.config.limits.body {
+            return Err(limit::too_large(&self.config.limits));
+        }
+        if !chunk.is_empty() && self.started.elapsed() > self.config.limits.body_deadline {
+            return Err(limit::too_slow());
+        }
+        let whole = if end_of_stream && self.body.is_empty() {
+            chunk
+        } else {
+            self.body.extend_from_slice(&chunk);
+            if !end_of_stream {
+                *body = Some(Bytes::new());
                 return Ok(());
             }
-            self.body.extend_from_slice(&chunk);
-            *body = Some(Bytes::new());
-        }
-        if end_of_stream && !self.body.is_empty() {
-            let whole = self.body.split().freeze();
+            self.body.split().freeze()
+        };
+        // A body that is empty is looked at too, once.
+        if !std::mem::replace(&mut self.is_passed_on, true) {
             *body = Some(self.addressed(whole)?);
         }
         Ok(())
