@@ -40,7 +40,8 @@ pub(super) async fn refuse(
     let wait = refusal.retry_after.map(|wait| wait.as_secs().max(1));
     write(session, exchange, refusal.status, refusal.body(), wait).await?;
     exchange.refused = Some((refusal.code, refusal.cause));
-    Ok(())
+    // To close on a caller that still sends could take the answer from it before it is read.
+    session.as_downstream_mut().drain_request_body().await
 }
 
 async fn write(
@@ -57,6 +58,10 @@ async fn write(
         head.insert_header(header::RETRY_AFTER, seconds)?;
     }
     stamp(&mut head, exchange)?;
+    if status.is_client_error() {
+        // What follows on this connection may be the rest of what was not understood.
+        session.set_keepalive(None);
+    }
     let only_head = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(head), only_head).await?;
     if only_head { Ok(()) } else { session.write_response_body(Some(body), true).await }
@@ -105,10 +110,11 @@ pub(super) async fn fail(
     let status = refusal.status.as_u16();
     let told = if *error.esource() == ErrorSource::Downstream && is_gone(error) {
         Ok(())
-    } else if session.response_written().is_none() {
+    } else if session.response_written().is_none_or(|head| head.status.is_informational()) {
         refuse(session, exchange, refusal).await
     } else if exchange.streaming {
-        let event = sse::error(&refusal);
+        // A runner may have died within a frame.
+        let event = [FRAME_END, &sse::error(&refusal)].concat().into();
         exchange.refused = Some((refusal.code, refusal.cause));
         session.write_response_body(Some(event), true).await
     } else {
@@ -123,7 +129,10 @@ pub(super) async fn fail(
 fn is_gone(error: &Error) -> bool {
     matches!(
         error.etype(),
-        ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed
+        ErrorType::WriteError
+            | ErrorType::WriteTimedout
+            | ErrorType::ReadError
+            | ErrorType::ConnectionClosed
     )
 }
 
@@ -145,3 +154,5 @@ fn of_error(error: &Error) -> Refusal {
         _ => Refusal::internal().because(cause),
     }
 }
+
+const FRAME_END: &[u8] = b"\n\n";
