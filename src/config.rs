@@ -427,7 +427,7 @@ pub struct Limits {
     pub headers: usize,
     /// How long a caller may take for a whole request head.
     pub header_deadline: Duration,
-    /// How long a caller may take for a whole request body.
+    /// How long a caller may take for a whole request body, and to take a piece of the answer.
     pub body_deadline: Duration,
     /// How long a turn may last.
     pub turn: Duration,

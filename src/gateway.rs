@@ -89,8 +89,13 @@ impl Gateway {
             Route::Model(id) => models::one(&personas.ids(), &id, MADE).map(Admitted::Answer),
             _ => {
                 limit::check_body(head, limits)?;
+                limit::check_page(&caller, &head.headers)?;
+                let waits = head.headers.contains_key(http::header::EXPECT);
                 exchange.origin = Origin::of(caller.front_end(), &head.headers)?;
                 exchange.caller = Some(caller);
+                if waits {
+                    limit::let_body_come(session).await?;
+                }
                 if exchange.config.runners.dialect == Dialect::OpenAi {
                     self.decide_from_body(session, exchange).await?;
                 }
@@ -167,7 +172,6 @@ fn address(request: &mut RequestHeader, runner: &Runner, identity: &Identity) ->
     }
     // The runner answers as it is, and gets a body of a length that only its end tells.
     request.remove_header(&http::header::ACCEPT_ENCODING);
-    request.remove_header(&http::header::EXPECT);
     request.remove_header(&http::header::CONTENT_LENGTH);
     request.insert_header(http::header::TRANSFER_ENCODING, "chunked")
 }
@@ -212,6 +216,8 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> Result<()> {
         header::strip(request);
+        // Answered already.
+        request.remove_header(&http::header::EXPECT);
         match (&exchange.lease, &exchange.identity) {
             (Some(lease), Some(identity)) => address(request, lease, identity),
             _ => Ok(()),
