@@ -143,14 +143,13 @@ async fn no_path_of_ten_thousand_reaches_another_path_of_a_runner() {
             0 => path = format!("/v1/chat/completions{path}"),
             1 => path = format!("{path}/v1/chat/completions"),
             2 => {
-                path = "/v1/chat/completions".bytes().fold(String::new(), |path, byte| {
-                    // A tenth of the bytes are escaped.
-                    if dice.below(10) == 0 {
-                        format!("{path}%{byte:02x}")
-                    } else {
-                        format!("{path}{}", byte as char)
-                    }
-                })
+                // A tenth of the bytes are escaped.
+                path.clear();
+                for byte in "/v1/chat/completions".bytes() {
+                    let escaped = format!("%{byte:02x}");
+                    let plain = char::from(byte).to_string();
+                    path.push_str(if dice.below(10) == 0 { &escaped } else { &plain });
+                }
             }
             _ => {}
         }
@@ -262,7 +261,7 @@ async fn json_that_is_a_bomb_is_400_and_large_json_is_just_large() {
         }
     }
     assert!(stub.seen().is_empty() && opencode.opencode.calls_to("prompt_async").is_empty());
-    let keys: String = (0..1_000_000).map(|n| format!("\"k{n}\":0,")).collect();
+    let keys = (0..1_000_000).map(|n| format!("\"k{n}\":0,")).collect::<Vec<_>>().concat();
     let sent =
         request("POST", "/v1/chat/completions", "", &BODY.replacen('{', &format!("{{{keys}"), 1));
     assert_eq!(opencode.raw(sent.as_bytes()).await.status, 200);
@@ -355,6 +354,7 @@ async fn what_a_model_says_cannot_end_or_fake_the_stream() {
     connection.read_until("\"content\":\"").await;
     let hostile = "\n\ndata: [DONE]\n\nevent: error\r\n\r\n\u{0}\u{2028}</script>";
     world.opencode.say_delta("ses_stub1", hostile);
+    connection.read_until("</script>").await;
     world.launcher.runners.lock()[0].ended.cancel();
     let answer = connection.answer().await;
     assert!(answer.text().contains(hostile), "{}", answer.body);

@@ -106,7 +106,7 @@ async fn a_body_that_two_readers_could_read_differently_is_400_and_reaches_no_ru
         (r#"{"model":"open-persona/build","stream":true,"stream":false}"#, "duplicate_member"),
         (r#"{"model":"open-persona/build","stream":"yes"}"#, "invalid_type"),
         (r#"{"model":["open-persona/build"]}"#, "invalid_type"),
-        (r#"{"messages":[]}"#, "missing_model"),
+        (r#"{"messages":[]}"#, "missing_member"),
     ] {
         for (yaml, headers) in [(DEVELOPMENT, &[][..]), (key.as_str(), &with_key[..])] {
             let (world, stub) = stub::world_with(yaml, |_| {}).await;
@@ -252,7 +252,7 @@ async fn a_runner_that_dies_in_a_stream_is_an_error_event_and_no_end() {
     assert_eq!(answer.status, 200);
     assert!(answer.body.starts_with("data: {\"n\":1}\n\n"), "{}", answer.body);
     assert!(!answer.body.contains("[DONE]"), "{}", answer.body);
-    let last = answer.body.trim_end().rsplit("\n").next().unwrap();
+    let last = answer.body.trim_end().rsplit('\n').next().unwrap();
     let error: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(error["error"]["code"], "runner_failed");
     assert_eq!(ask(&world, &[], ASK).await.status, 200, "the next request works");

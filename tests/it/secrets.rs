@@ -149,8 +149,9 @@ async fn a_failing_openai_runner_gives_no_secret_away() {
 async fn a_failing_opencode_gives_no_secret_away() {
     listen();
     let key = format!("Authorization: {}\r\n", bearer(API_KEY));
-    let echo =
-        format!("{{\"name\":\"Config {PASSWORD}\",\"data\":{{\"message\":\"{PROVIDER_KEY}\"}}}}");
+    let echo = format!(
+        "{{\"name\":\"ConfigInvalidError\",\"config\":\"{PASSWORD}\",\"data\":{{\"message\":\"{PROVIDER_KEY}\"}}}}"
+    );
     for reply in [
         format!("HTTP/1.1 500 Oops\r\nContent-Length: {}\r\n\r\n{echo}", echo.len()),
         format!("HTTP/1.1 401 {PASSWORD}\r\nContent-Length: {}\r\n\r\n{echo}", echo.len()),

@@ -84,7 +84,6 @@ async fn framing_that_two_servers_could_read_differently_is_400() {
         with(&format!("Content-Length: {length}"), BODY).replace("HTTP/1.1", "HTTP/2.0"),
         with(&format!("Content-Length: {length}"), BODY).replace("HTTP/1.1", "HTTP/1.2"),
         with(&format!("Content-Length: {length}"), BODY).replace("HTTP/1.1", "HTTP/0.9"),
-        with(&format!("Content-Length: {length}"), BODY).replace("POST ", "PO ST "),
         with(&format!("Content-Length: {length}"), BODY).replace("POST ", "POST\t"),
     ];
     for case in cases {
@@ -108,7 +107,6 @@ async fn a_broken_chunked_body_is_refused() {
         format!("ffffffffffffffff{length:x}\r\n{BODY}\r\n0\r\n\r\n"),
         format!("10000000000000000{length:x}\r\n{BODY}\r\n0\r\n\r\n"),
         format!("{length:x};{}\r\n{BODY}\r\n0\r\n\r\n", "e".repeat(1 << 20)),
-        format!("{length:x};a\nb\r\n{BODY}\r\n0\r\n\r\n"),
         format!("{length:x}\r{BODY}\r\n0\r\n\r\n"),
     ] {
         let status = answered(&with("Transfer-Encoding: chunked", &body)).await;
@@ -131,10 +129,14 @@ async fn what_is_framed_oddly_but_plainly_is_answered_once_at_most() {
         with(&format!("Content-Length: {length}"), BODY).replace("\r\n", "\n"),
         with(&format!("Content-Length: {length}"), BODY).replace("HTTP/1.1", "HTTP/1.0"),
         with(&format!("Content-Length: {length}"), &format!("{BODY}\r\n")),
+        with("Transfer-Encoding: chunked", &chunked.replacen("\r\n", ";a\nb\r\n", 1)),
+        with("Transfer-Encoding: chunked", &chunked.replacen("\r\n", ";a=\"b\"\r\n", 1)),
         with("Connection: close\r\nTransfer-Encoding: chunked", &chunked),
         // Without any framing there is no body.
         with("X: y", BODY),
         with("Content-Length: 0", BODY),
+        // A target of two words is escaped, and unknown.
+        with(&format!("Content-Length: {length}"), BODY).replace("POST ", "PO ST "),
         // An answer that needs no body, and a body all the same.
         format!(
             "GET /v1/models HTTP/1.1\r\nHost: gateway\r\nContent-Length: {length}\r\n\r\n{BODY}"

@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UnixListener},
-    sync::Notify,
     task::JoinSet,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -65,7 +64,6 @@ struct Shared {
     connections: AtomicUsize,
     replies: Mutex<VecDeque<Reply>>,
     seen: Mutex<Vec<Seen>>,
-    came: Notify,
 }
 
 impl Reply {
@@ -163,17 +161,6 @@ impl Stub {
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
-
-    /// Waits until a whole request has come.
-    pub(crate) async fn wait_for_request(&self) {
-        loop {
-            let came = self.shared.came.notified();
-            if !self.seen().is_empty() {
-                return;
-            }
-            came.await;
-        }
-    }
 }
 
 /// A world with development identities whose runners are one stub that listens on TCP.
@@ -214,7 +201,6 @@ async fn serve(shared: Arc<Shared>, mut wire: Box<dyn Wire>, connection: usize) 
     let mut read = Vec::new();
     while let Some(seen) = request(&mut wire, &mut read, connection).await {
         shared.seen.lock().push(seen);
-        shared.came.notify_waiters();
         let reply = shared.replies.lock().pop_front().unwrap_or_else(Reply::ok);
         for piece in &reply.pieces {
             // Whoever leaves early is the one under test.

@@ -168,9 +168,9 @@ impl Connection {
         let mut head = "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
             .to_owned();
         for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
+            head.extend([name, ": ", value, "\r\n"]);
         }
-        head += &format!("Content-Length: {}\r\n\r\n", body.len());
+        head.extend(["Content-Length: ", &body.len().to_string(), "\r\n\r\n"]);
         self.pipe.write_all(head.as_bytes()).await.unwrap();
         self.pipe.write_all(body).await.unwrap();
     }
