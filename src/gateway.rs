@@ -14,17 +14,21 @@ use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
-use pingora_core::{Error, ErrorSource, ErrorType, Result, upstreams::peer::HttpPeer};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::{Error, Result, upstreams::peer::HttpPeer};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 pub use self::{drain::Drain, exchange::Exchange};
-use self::{identity::Caller, origin::Origin, route::Route};
+use self::{
+    identity::{Caller, Identity},
+    origin::Origin,
+    route::Route,
+};
 use crate::{
-    config::{Dialect, Live},
+    config::{Address, Dialect, Live},
     error::Refusal,
     openai::{models, splice::Scan},
+    runner::Runner,
     turn::{Means, Turn},
     upstream,
 };
@@ -57,14 +61,18 @@ impl Gateway {
     }
 
     /// What must be known before any upstream is thought of.
-    async fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
+    async fn admit(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<Admitted, Refusal> {
         let head = session.req_header();
         let limits = &exchange.config.limits;
         limit::check_head(head, limits)?;
         let route = route::of(&head.method, head.uri.path())?;
         match route {
             Route::Health => return Ok(Admitted::Answer(reply::health())),
-            Route::Ready => return Ok(Admitted::Answer(reply::ready(&self.drain))),
+            Route::Ready => return reply::ready(&self.drain).map(Admitted::Answer),
             Route::ChatCompletions | Route::Models | Route::Model(_) => {}
         }
         exchange.admission = Some(self.drain.admit()?);
@@ -73,8 +81,8 @@ impl Gateway {
         let caller = identity::decide(rules, &head.headers, peer, SystemTime::now())?;
         let personas = &exchange.config.personas;
         match route {
-            Route::Models => Ok(Admitted::Answer(models::list(&personas.list()))),
-            Route::Model(id) => models::one(&personas.list(), &id).map(Admitted::Answer),
+            Route::Models => Ok(Admitted::Answer(models::list(&personas.ids(), MADE))),
+            Route::Model(id) => models::one(&personas.ids(), &id, MADE).map(Admitted::Answer),
             _ => {
                 limit::check_body(head, limits)?;
                 exchange.origin = Origin::of(caller.front_end(), &head.headers)?;
@@ -89,7 +97,11 @@ impl Gateway {
 
     /// `openai` dialect: the workspace must be known before there is a runner to send the body
     /// to, so the body's `user` can only be looked up while Pingora still holds the whole body.
-    async fn decide_from_body(&self, session: &mut Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+    async fn decide_from_body(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<(), Refusal> {
         if !matches!(exchange.caller, Some(Caller::Undecided)) {
             return Ok(());
         }
@@ -97,11 +109,11 @@ impl Gateway {
         let user = if rules.body_user {
             let body = limit::peek_body(session, &exchange.config.limits).await?;
             let scan = Scan::of(&body, exchange.config.limits.json_depth)?;
-            scan.user()?.map(std::borrow::Cow::into_owned)
+            scan.user().map(str::to_owned)
         } else {
             None
         };
-        exchange.caller = Some(Caller::of_body(rules, user.as_deref())?);
+        exchange.identity = Some(identity::from_body(rules, user.as_deref())?);
         Ok(())
     }
 
@@ -120,7 +132,10 @@ impl Gateway {
                 upstream::of_turn(turn).map_err(|error| Refusal::internal().because(error))
             }
             Dialect::OpenAi => {
-                let Caller::Known { identity, .. } = caller else { return Err(Refusal::internal()) };
+                let identity = match (caller, exchange.identity.take()) {
+                    (Caller::Known { identity, .. }, _) | (_, Some(identity)) => identity,
+                    _ => return Err(Refusal::internal()),
+                };
                 let (workspace, lease) = self.means.runner(&identity, &exchange.config).await?;
                 let peer = upstream::of_runner(&lease, &exchange.config.limits);
                 exchange.models = Some(workspace.models);
@@ -130,6 +145,26 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Makes `request` the runner's: its path, its host, its credential and our headers.
+fn address(request: &mut RequestHeader, runner: &Runner, identity: &Identity) -> Result<()> {
+    header::add(request, identity, &runner.workspace)?;
+    request.set_uri(http::Uri::from_static("/v1/chat/completions"));
+    let host = match &runner.address {
+        Address::Tcp(host) => host.as_str(),
+        Address::Unix(_) => "localhost",
+    };
+    request.insert_header(http::header::HOST, host)?;
+    if let Some(credential) = &runner.credential {
+        let bearer = format!("Bearer {}", credential.expose());
+        request.insert_header(http::header::AUTHORIZATION, bearer)?;
+    }
+    // The runner answers as it is, and gets a body of a length that only its end tells.
+    request.remove_header(&http::header::ACCEPT_ENCODING);
+    request.remove_header(&http::header::EXPECT);
+    request.remove_header(&http::header::CONTENT_LENGTH);
+    request.insert_header(http::header::TRANSFER_ENCODING, "chunked")
 }
 
 /// What a request is let in for.
@@ -172,9 +207,9 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> Result<()> {
         header::strip(request);
-        match &exchange.lease {
-            None => Ok(()),
-            Some(lease) => header::address(request, lease, exchange.identity.as_ref()),
+        match (&exchange.lease, &exchange.identity) {
+            (Some(lease), Some(identity)) => address(request, lease, identity),
+            _ => Ok(()),
         }
     }
 
@@ -225,3 +260,6 @@ impl ProxyHttp for Gateway {
         exchange.log(session, error);
     }
 }
+
+/// When our models were made, in Unix seconds: `OpenAI`'s clients want some number.
+const MADE: u64 = 1_763_683_200;

@@ -5,4 +5,4 @@ pub mod event;
 pub mod feed;
 pub mod settings;
 
-pub use client::Client;
+pub use client::{Client, ClientError};

@@ -22,7 +22,8 @@ pub fn scrub(text: &str) -> String {
 fn looks_secret(word: &str) -> bool {
     let of_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
     word.split(|c| !of_key(c)).any(|run| {
-        let known = PREFIXES.iter().any(|prefix| run.starts_with(prefix) && run.len() > prefix.len() + 3);
+        let known =
+            PREFIXES.iter().any(|prefix| run.starts_with(prefix) && run.len() > prefix.len() + 3);
         let dense = run.len() >= 32
             && !run.contains('/')
             && run.bytes().any(|b| b.is_ascii_digit())

@@ -5,7 +5,8 @@ use std::{io, net::TcpListener, path::Path, sync::Arc};
 use async_trait::async_trait;
 use pingora_core::{
     server::{
-        RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch, configuration::ServerConf,
+        RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
+        configuration::ServerConf,
     },
     services::{
         background::{BackgroundService, background_service},
@@ -20,11 +21,11 @@ use tokio::{
 
 use crate::{
     chats::Chats,
-    config::{self, Config, ConfigError, Live},
+    config::{self, Config, Listen, Live},
     gateway::{Gateway, connection::Guarded},
     launcher,
     pool::Pool,
-    reload,
+    reload::Reload,
     state::{State, StateError},
     turn::Means,
     workspace::{WorkspaceError, Workspaces},
@@ -33,9 +34,6 @@ use crate::{
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The state cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -43,7 +41,9 @@ pub enum ServeError {
     #[error(transparent)]
     Workspaces(#[from] WorkspaceError),
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}: {source}; stop what listens there or change `listen.address`")]
+    #[error(
+        "cannot listen on {address}: {source}; stop what listens there or change `listen.address`"
+    )]
     Listen {
         /// The configured address.
         address: std::net::SocketAddr,
@@ -57,11 +57,11 @@ pub enum ServeError {
 
 /// Runs the gateway configured in the file at `path` until SIGTERM or SIGINT. When it returns, no
 /// runner it started is left.
-pub fn run(path: &Path) -> Result<(), ServeError> {
-    let config = config::load(path, &config::environment)?;
-    check_address(&config)?;
-    let listen = config.listen.clone();
-    let live = Live::new(config);
+pub fn run(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let reload = Reload::load(path.to_owned(), config::environment)?;
+    let live = reload.live().clone();
+    let listen = live.now().listen.clone();
+    check_address(&listen)?;
     let gateway = assemble(&live)?;
 
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&live.now()));
@@ -71,8 +71,7 @@ pub fn run(path: &Path) -> Result<(), ServeError> {
     server.add_service(proxy);
     let pool = Arc::clone(&gateway.means().pool);
     server.add_service(background_service("reaper", Reaper(pool)));
-    let reload = Reload { path: path.to_owned(), live: live.clone() };
-    server.add_service(background_service("reload", reload));
+    server.add_service(background_service("reload", Reloader(reload)));
     log::info!("listening on http://{} (point an OpenAI client at /v1)", listen.address);
     server.run(RunArgs { shutdown_signal: Box::new(Stop { gateway, live }) });
     log::info!("stopped");
@@ -83,11 +82,9 @@ pub fn run(path: &Path) -> Result<(), ServeError> {
 pub fn assemble(live: &Live) -> Result<Gateway, ServeError> {
     let config = live.now();
     let state = State::open(&config.state)?;
-    let launcher = launcher::of(&config, state.clone());
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(launcher.sweep());
+    let path = config::environment("PATH").unwrap_or_default();
+    let launcher = launcher::of(&config.runners.launcher, path.into(), state.clone())?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(launcher.sweep());
     let means = Means {
         workspaces: Arc::new(Workspaces::open(&config.workspaces.root, state.clone())?),
         pool: Pool::new(launcher, live.clone()),
@@ -113,8 +110,8 @@ pub fn server_conf(config: &Config) -> ServerConf {
 }
 
 /// Pingora panics on an address it cannot bind, so it is tried first.
-fn check_address(config: &Config) -> Result<(), ServeError> {
-    let address = config.listen.address;
+fn check_address(listen: &Listen) -> Result<(), ServeError> {
+    let address = listen.address;
     TcpListener::bind(address).map(drop).map_err(|source| ServeError::Listen { address, source })
 }
 
@@ -130,16 +127,20 @@ impl BackgroundService for Reaper {
     }
 }
 
-struct Reload {
-    path: std::path::PathBuf,
-    live: Live,
-}
+struct Reloader(Arc<Reload>);
 
 #[async_trait]
-impl BackgroundService for Reload {
+impl BackgroundService for Reloader {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut watch = match self.0.watch() {
+            Ok(watch) => watch,
+            Err(error) => {
+                log::error!("changes of the configuration need a restart cause={error}");
+                return;
+            }
+        };
         tokio::select! {
-            () = reload::watch(self.path.clone(), self.live.clone()) => {}
+            () = watch.run() => {}
             _ = shutdown.changed() => {}
         }
     }

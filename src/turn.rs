@@ -97,11 +97,15 @@ impl Means {
         config: &Arc<Config>,
     ) -> Result<(Workspace, Lease), Refusal> {
         let workspace = self.bind(identity, config).await?;
-        let lease = self.pool.lease(Spec::of(config, &workspace)).await.map_err(failure::no_runner)?;
+        let lease =
+            self.pool.lease(Spec::of(config, &workspace)).await.map_err(failure::no_runner)?;
         if config.log.workspace_routing {
             log::info!(
                 "routing user={:?} source={:?} workspace={} epoch={}",
-                identity.user, identity.source, workspace.id, lease.epoch
+                identity.user,
+                identity.source,
+                workspace.id,
+                lease.epoch
             );
         }
         Ok((workspace, lease))

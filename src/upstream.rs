@@ -32,9 +32,7 @@ pub fn of_turn(turn: Turn) -> pingora_core::Result<HttpPeer> {
 /// The peer of a runner that speaks `OpenAI` itself.
 pub fn of_runner(runner: &Runner, limits: &Limits) -> pingora_core::Result<HttpPeer> {
     let mut peer = match &runner.address {
-        Address::Unix(path) => {
-            HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?
-        }
+        Address::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
         Address::Tcp(host) => of_host(host)?,
     };
     // A runner's port may be another runner's tomorrow: connections never outlive the epoch.

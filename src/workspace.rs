@@ -125,6 +125,16 @@ struct Seen {
     entries: Vec<Entry>,
 }
 
+impl Slot {
+    /// Warns once of each thing.
+    fn tell(&mut self, id: &WorkspaceId, what: String) {
+        if self.told.len() < MOST_TOLD && !self.told.contains(&what) {
+            log::warn!("workspace={id} cause={what:?}");
+            self.told.insert(what);
+        }
+    }
+}
+
 impl Workspaces {
     /// Opens the directory of all workspaces, making it with mode 0700 when there is none.
     pub fn open(root: &Path, state: State) -> Result<Self, WorkspaceError> {
@@ -225,18 +235,7 @@ impl Workspaces {
             return seen.wishes.clone();
         }
         let found = directory.map_or(Found::Nothing, |it| it.look(wishes::NAME));
-        let wishes = match &found {
-            Found::Nothing => Value::Null,
-            Found::Text(text, _) => understand(id, "the template's", text, slot),
-            Found::Unusable(reason, _) => {
-                tell(
-                    id,
-                    &mut slot.told,
-                    format!("the template's {} is not used: {reason}", wishes::NAME),
-                );
-                Value::Null
-            }
-        };
+        let wishes = understand(id, "the template's", &found, slot);
         let seen =
             Seen { stamp: found.stamp().cloned(), wishes: wishes.clone(), entries: Vec::new() };
         slot.template = Some((name.clone(), seen));
@@ -252,58 +251,49 @@ fn agree(
     config: &Config,
     slot: &mut Slot,
 ) -> (Value, Effective) {
+    if let Some(seen) = slot.wishes.take()
+        && seen.stamp == directory.stamp(wishes::NAME)
+    {
+        let models = Effective::of(&seen.wishes, template, config, |it| slot.tell(id, it));
+        if seen.entries == entries::of(config, &models) {
+            let wishes = seen.wishes.clone();
+            slot.wishes = Some(seen);
+            return (wishes, models);
+        }
+    }
     // What is remembered must be of the file that is there, so a file that was written is read
     // again. The second round finds nothing to do unless somebody else writes, too.
-    for _ in 0..2 {
-        let seen = slot.wishes.take().filter(|seen| seen.stamp == directory.stamp(wishes::NAME));
-        let (found, wishes) = match &seen {
-            Some(seen) => (None, seen.wishes.clone()),
-            None => look(id, directory, slot),
-        };
-        let models = Effective::of(&wishes, template, config, |it| tell(id, &mut slot.told, it));
+    let mut may_write = true;
+    loop {
+        let found = directory.look(wishes::NAME);
+        let wishes = understand(id, "its", &found, slot);
+        let models = Effective::of(&wishes, template, config, |it| slot.tell(id, it));
         let entries = entries::of(config, &models);
-        let found = match (found, seen) {
-            (None, Some(seen)) if seen.entries == entries => {
-                slot.wishes = Some(seen);
-                return (wishes, models);
-            }
-            (Some(found), _) => found,
-            _ => directory.look(wishes::NAME),
-        };
         let Some(text) = update(&found, &entries) else {
             let stamp = found.stamp().cloned();
             slot.wishes = Some(Seen { stamp, wishes: wishes.clone(), entries });
             return (wishes, models);
         };
+        if !std::mem::take(&mut may_write) {
+            return (wishes, models);
+        }
         if let Err(error) = directory.replace(wishes::NAME, found.stamp(), &text) {
-            tell(id, &mut slot.told, format!("{} was not written: {error}", wishes::NAME));
+            slot.tell(id, format!("{} was not written: {error}", wishes::NAME));
             return (wishes, models);
         }
     }
-    let (_, wishes) = look(id, directory, slot);
-    let models = Effective::of(&wishes, template, config, |it| tell(id, &mut slot.told, it));
-    (wishes, models)
 }
 
-fn look(id: &WorkspaceId, directory: &Directory, slot: &mut Slot) -> (Option<Found>, Value) {
-    let found = directory.look(wishes::NAME);
-    let wishes = match &found {
-        Found::Nothing => Value::Null,
-        Found::Text(text, _) => understand(id, "its", text, slot),
-        Found::Unusable(reason, _) => {
-            tell(id, &mut slot.told, format!("its {} is not used: {reason}", wishes::NAME));
-            Value::Null
-        }
+/// The wishes in what was found; null and a warning when they cannot be read.
+fn understand(id: &WorkspaceId, whose: &str, found: &Found, slot: &mut Slot) -> Value {
+    let read = match found {
+        Found::Nothing => return Value::Null,
+        Found::Text(text, _) if text.trim().is_empty() => return Value::Null,
+        Found::Text(text, _) => wishes::read(text),
+        Found::Unusable(reason, _) => Err((*reason).to_owned()),
     };
-    (Some(found), wishes)
-}
-
-fn understand(id: &WorkspaceId, whose: &str, text: &str, slot: &mut Slot) -> Value {
-    if text.trim().is_empty() {
-        return Value::Null;
-    }
-    wishes::read(text).unwrap_or_else(|reason| {
-        tell(id, &mut slot.told, format!("{whose} {} is not used: {reason}", wishes::NAME));
+    read.unwrap_or_else(|reason| {
+        slot.tell(id, format!("{whose} {} is not used: {reason}", wishes::NAME));
         Value::Null
     })
 }
@@ -344,18 +334,10 @@ fn record_owner(
     if let Some(text) = record::next(old, identity, id, since, now())
         && let Err(error) = directory.replace(record::NAME, found.stamp(), &text)
     {
-        tell(id, &mut slot.told, format!("{} was not written: {error}", record::NAME));
+        slot.tell(id, format!("{} was not written: {error}", record::NAME));
         return;
     }
     slot.recorded = Some((identity.clone(), directory.stamp(record::NAME)));
-}
-
-/// Warns once of each thing.
-fn tell(id: &WorkspaceId, told: &mut HashSet<String>, what: String) {
-    if told.len() < MOST_TOLD && !told.contains(&what) {
-        log::warn!("workspace={id} cause={what:?}");
-        told.insert(what);
-    }
 }
 
 /// Unix milliseconds.

@@ -17,7 +17,10 @@ use super::{
     file::{self, File, Text},
     value::{Reader, is_plain_name, not_of},
 };
-use crate::{persona::Personas, workspace::WorkspaceId};
+use crate::{
+    persona::{self, Personas},
+    workspace::WorkspaceId,
+};
 
 /// What a configuration was read from beside its own file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,7 +138,7 @@ fn personas(
         let at = written.map_or((0, 0), Text::position);
         Problem::new(message, hint).in_place(at)
     };
-    let personas = Personas::load(&directory).map_err(|e| {
+    let personas = persona::load(&directory).map_err(|e| {
         let hint = format!("look into the personas directory {}", directory.display());
         refused(in_full(&e), hint)
     })?;

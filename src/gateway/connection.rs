@@ -53,7 +53,11 @@ impl std::fmt::Debug for Guarded {
 impl ServerApp for Guarded {
     // As `apps/mod.rs` does for an `HttpServerApp` on plain HTTP/1, with a new head for each
     // request.
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
         let head = Arc::new(Mutex::new(Head::Done));
         let stream: Stream = Box::new(GuardedStream { stream, head: Arc::clone(&head) });
         let expect_head = || {

@@ -37,14 +37,19 @@ impl Drain {
         self.in_flight.send_modify(|count| *count += 1);
         let admission = Admission(Arc::clone(self));
         if self.is_closed() {
-            return Err(Refusal::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "stopping",
-                "The gateway is restarting. Try again in a moment.",
-            )
-            .retry_after(Duration::from_secs(5)));
+            return Err(Self::refusal());
         }
         Ok(admission)
+    }
+
+    /// What a caller hears who is not let in.
+    pub(super) fn refusal() -> Refusal {
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            "The gateway is restarting. Try again in a moment.",
+        )
+        .retry_after(Duration::from_secs(5))
     }
 
     /// Whether no more requests are let in.

@@ -7,11 +7,17 @@ use pingora_core::{Error, ErrorType};
 use pingora_proxy::Session;
 use tokio::time::Instant;
 
-use super::{drain::Admission, identity::{Caller, Identity}, limit, origin::Origin};
+use super::{
+    drain::Admission,
+    identity::{Caller, Identity},
+    limit,
+    origin::Origin,
+};
 use crate::{
     config::{Config, Dialect},
     error::Refusal,
-    openai::splice::Scan,
+    openai::{models, splice::Scan},
+    persona::Choice,
     pool::Lease,
     workspace::Effective,
 };
@@ -69,7 +75,11 @@ impl Exchange {
 
     /// Holds the body back until all of it is there, then lets it go in one piece: while body
     /// chunks wait in a full pipe, Pingora does not watch the client (`proxy_h1.rs`).
-    pub(super) fn hold(&mut self, body: &mut Option<Bytes>, end_of_stream: bool) -> Result<(), Refusal> {
+    pub(super) fn hold(
+        &mut self,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+    ) -> Result<(), Refusal> {
         if let Some(chunk) = body.take() {
             if self.body.len() + chunk.len() > self.config.limits.body {
                 return Err(limit::too_large(&self.config.limits));
@@ -94,10 +104,12 @@ impl Exchange {
     /// agent it is to use.
     fn addressed(&self, body: Bytes) -> Result<Bytes, Refusal> {
         match (&self.models, self.config.runners.dialect) {
-            (Some(models), Dialect::OpenAi) => {
+            (Some(effective), Dialect::OpenAi) => {
                 let scan = Scan::of(&body, self.config.limits.json_depth)?;
-                let choice = self.config.choose(scan.model()?.as_deref())?;
-                Ok(scan.rewrite(&models.model.to_string(), Some(&choice.agent)))
+                let asked = scan.model().ok_or_else(models::missing)?;
+                let choice = Choice::of(&self.config, asked, self.origin.model.as_deref(), None)?;
+                let model = effective.model.to_string();
+                Ok(scan.rewrite(&model, Some(&choice.agent)).into())
             }
             _ => Ok(body),
         }
@@ -125,7 +137,7 @@ impl Exchange {
 fn new_id() -> String {
     let mut bytes = [0; 12];
     // Without entropy the id is not unique, which only makes the log harder to read.
-    drop(getrandom::fill(&mut bytes));
+    getrandom::fill(&mut bytes).unwrap_or_default();
     format!("req_{}", hex::encode(bytes))
 }
 

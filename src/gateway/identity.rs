@@ -86,6 +86,16 @@ pub enum Caller {
     Undecided,
 }
 
+impl Caller {
+    /// The front end that vouches for the user, if one does.
+    pub fn front_end(&self) -> Option<&FrontEnd> {
+        match self {
+            Self::Known { front_end, .. } => front_end.as_deref(),
+            Self::Undecided => None,
+        }
+    }
+}
+
 /// Decides who calls, from the headers, the address of the peer and the time of `now`:
 ///
 /// 1. the bearer key of a front end, from within its networks: the user it vouches for;

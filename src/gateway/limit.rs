@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use pingora_http::RequestHeader;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use crate::{config::Limits, error::Refusal};
@@ -42,7 +42,9 @@ pub(super) fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Re
 pub(super) fn check_body(head: &RequestHeader, limits: &Limits) -> Result<(), Refusal> {
     debug_assert_eq!(head.method, Method::POST);
     let text = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
-    if text(header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+    if text(header::CONTENT_ENCODING)
+        .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+    {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "encoded_body",
@@ -60,7 +62,10 @@ pub(super) fn check_body(head: &RequestHeader, limits: &Limits) -> Result<(), Re
         ));
     }
     let length = text(header::CONTENT_LENGTH).and_then(|length| std::str::from_utf8(length).ok());
-    if length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > limits.body) {
+    if length
+        .and_then(|length| length.parse::<usize>().ok())
+        .is_some_and(|length| length > limits.body)
+    {
         return Err(too_large(limits));
     }
     Ok(())
@@ -98,7 +103,9 @@ pub(super) async fn peek_body(session: &mut Session, limits: &Limits) -> Result<
             Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => return Ok(downstream.get_retry_buffer().unwrap_or_default()),
             Ok(Err(error)) => {
-                return Err(Refusal::bad_request("body_incomplete", "The body broke off.").because(error));
+                return Err(
+                    Refusal::bad_request("body_incomplete", "The body broke off.").because(error)
+                );
             }
             Err(_) => return Err(too_slow()),
         }

@@ -1,12 +1,12 @@
 //! What the gateway itself answers, and what it allows of a runner's answer.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
+use pingora::http::ResponseHeader;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
-use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
 
-use super::{drain::Drain, exchange::Exchange, header::is_allowed_in_response};
+use super::{drain::Drain, exchange::Exchange, header::strip_answer};
 use crate::{config::Dialect, error::Refusal, openai::sse};
 
 /// The body of `GET /healthz`: the process is up.
@@ -17,7 +17,7 @@ pub(super) fn health() -> Bytes {
 /// The body of `GET /readyz`, or a 503 while the gateway stops.
 pub(super) fn ready(drain: &Drain) -> Result<Bytes, Refusal> {
     if drain.is_closed() {
-        return Err(drain.refusal());
+        return Err(Drain::refusal());
     }
     Ok(Bytes::from_static(br#"{"status":"ready"}"#))
 }
@@ -86,11 +86,7 @@ pub(super) fn check_runner(head: &mut ResponseHeader, exchange: &Exchange) -> Re
         let cause = format!("the runner answered {} encoded={encoded}", head.status);
         return Err(Refusal::unavailable().because(cause));
     }
-    let gone: Vec<_> =
-        head.headers.keys().filter(|name| !is_allowed_in_response(name)).cloned().collect();
-    for name in gone {
-        head.remove_header(&name);
-    }
+    strip_answer(head);
     Ok(())
 }
 
@@ -121,7 +117,10 @@ pub(super) async fn fail(
 }
 
 fn is_gone(error: &Error) -> bool {
-    matches!(error.etype(), ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed)
+    matches!(
+        error.etype(),
+        ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed
+    )
 }
 
 /// A refusal for an error that no phase of ours made.

@@ -4,7 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use crate::{config::Dialect, secret::Secret, workspace::WorkspaceId};
+use crate::{
+    config::{Config, Dialect},
+    opencode::settings::{self, Wishes},
+    secret::Secret,
+    workspace::{Workspace, WorkspaceId},
+};
 
 /// Everything that shapes a runner. Two specs with equal hashes make interchangeable runners.
 #[derive(Debug, Clone)]
@@ -30,6 +35,28 @@ pub struct Spec {
 pub struct SpecHash([u8; 32]);
 
 impl Spec {
+    /// The runner that `workspace` is to have under `config`.
+    pub fn of(config: &Config, workspace: &Workspace) -> Self {
+        let (opencode_config, secrets) = match config.runners.dialect {
+            Dialect::OpenAi => (String::new(), Vec::new()),
+            Dialect::Opencode => {
+                let (models, wishes) = (&workspace.models, Wishes::of(&workspace.wishes));
+                let settings =
+                    settings::generate(config, &models.model, &models.small_model, &wishes);
+                (settings.json, settings.secrets)
+            }
+        };
+        Self {
+            workspace: workspace.id.clone(),
+            directory: workspace.directory.clone(),
+            dialect: config.runners.dialect,
+            opencode_config,
+            secrets,
+            start_timeout: config.runners.start_timeout,
+            stop_timeout: config.runners.stop_timeout,
+        }
+    }
+
     /// A digest of everything a runner is shaped by. The deadlines are not: they are ours, and a
     /// change of them is no reason to replace a runner. Secrets go in by their own digest.
     pub fn hash(&self) -> SpecHash {

@@ -101,8 +101,7 @@ impl Chunks {
     }
 
     fn delta(&self, member: &str, text: &str) -> Bytes {
-        let mut frame =
-            BytesMut::with_capacity(self.open.len() + text.len() + text.len() / 8 + 64);
+        let mut frame = BytesMut::with_capacity(self.open.len() + text.len() + text.len() / 8 + 64);
         frame.put_slice(&self.open);
         frame.put_u8(b'"');
         frame.put_slice(member.as_bytes());
@@ -113,12 +112,7 @@ impl Chunks {
     }
 
     /// The last chunks: the finish, the usage if asked for, and `[DONE]`.
-    pub fn end(
-        &self,
-        finish: FinishReason,
-        details: &ModelDetails,
-        usage: Option<Usage>,
-    ) -> Bytes {
+    pub fn end(&self, finish: FinishReason, details: &ModelDetails, usage: Option<Usage>) -> Bytes {
         let mut frames = BytesMut::new();
         let mut last = self.envelope("chat.completion.chunk");
         last["choices"] = json!([{"index": 0, "delta": {}, "finish_reason": finish}]);

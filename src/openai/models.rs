@@ -28,6 +28,11 @@ pub fn not_found(id: &str) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "model_not_found", message).param("model")
 }
 
+/// A 400 for a request that names no model.
+pub fn missing() -> Refusal {
+    Refusal::bad_request("missing_member", "The request needs `model`.").param("model")
+}
+
 fn model(id: &str, created: u64) -> Value {
     json!({"id": id, "object": "model", "created": created, "owned_by": "open-persona"})
 }

@@ -32,7 +32,8 @@ pub fn error(refusal: &Refusal) -> Bytes {
 
 /// Appends `json` in one line, whatever line breaks its texts have.
 pub(super) fn write_json<T: Serialize + ?Sized>(frame: &mut BytesMut, json: &T) {
-    serde_json::to_writer(frame.writer(), json).expect("our own types serialise, and memory takes all");
+    serde_json::to_writer(frame.writer(), json)
+        .expect("our own types serialise, and memory takes all");
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! The course of a turn: workspace → runner → session → prompt → events → answer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::{
@@ -13,7 +10,7 @@ use tokio::{
 
 use super::{
     Turn, ask, failure,
-    reply::{Finish, Heard, Outcome, Reply, SETTLE},
+    reply::{Finish, Heard, Outcome, SETTLE},
     seat::Seat,
     voice::{Form, Voice},
 };
@@ -54,7 +51,7 @@ impl Course {
         let original = turn.origin.model.as_deref();
         let meta = turn.origin.meta.as_ref();
         let template = meta.and_then(|meta| meta.template.as_deref());
-        let choice = turn.config.choose(&request.model, original, template)?;
+        let choice = Choice::of(&turn.config, &request.model, original, template)?;
         let style = match tools {
             // Other clients than Open WebUI's browser chats get such frames unchanged.
             ToolStyle::Native if !turn.origin.is_browser_chat() => ToolStyle::Plain,
@@ -91,8 +88,7 @@ impl Course {
         prompt: Prompt,
         frames: &mpsc::Sender<Bytes>,
     ) -> Result<(), Refusal> {
-        let (workspace, lease) =
-            self.turn.means.runner(&self.identity, &self.turn.config).await?;
+        let (workspace, lease) = self.turn.means.runner(&self.identity, &self.turn.config).await?;
         let details = details(&workspace.models);
         let mut seat = Seat::take(self, &workspace, lease, prompt).await?;
         let finish = self.listen(&mut seat, frames).await?;
@@ -113,13 +109,14 @@ impl Course {
         let first_byte = self.turn.config.limits.first_byte;
         let mut first_by = Some(Instant::now() + first_byte);
         let mut settle_by = None;
+        let ended = seat.lease().ended.clone();
         let outcome = loop {
             let next = settle_by.or(first_by).unwrap_or_else(far_away);
             let said = tokio::select! {
                 // What was said before the runner ended comes first.
                 biased;
                 said = seat.listener.next() => said,
-                () = seat.lease().ended.cancelled() => Said::Lost(Loss::Closed),
+                () = ended.cancelled() => Said::Lost(Loss::Closed),
                 () = sleep_until(next) => match settle_by {
                     Some(_) => break seat.reply.settled(),
                     None => return Err(failure::no_first_byte(first_byte)),

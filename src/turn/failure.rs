@@ -17,9 +17,8 @@ use crate::{
 
 /// There is no runner.
 pub(super) fn no_runner(error: PoolError) -> Refusal {
-    let unavailable = |code, message: &'static str| {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
-    };
+    let unavailable =
+        |code, message: &'static str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
     let (refusal, wait) = match &error {
         PoolError::Full(_) => (
             unavailable("no_capacity", "All workspaces are busy. Try again in a moment."),
@@ -30,7 +29,10 @@ pub(super) fn no_runner(error: PoolError) -> Refusal {
             Some(Duration::from_secs(10)),
         ),
         PoolError::BackingOff { wait, .. } => (
-            unavailable("runner_backing_off", "Your workspace failed to start several times. Try again later, or ask your admin."),
+            unavailable(
+                "runner_backing_off",
+                "Your workspace failed to start several times. Try again later, or ask your admin.",
+            ),
             Some(*wait),
         ),
         PoolError::Stopping => (
@@ -38,15 +40,20 @@ pub(super) fn no_runner(error: PoolError) -> Refusal {
             Some(Duration::from_secs(5)),
         ),
         PoolError::Launch(LaunchError::Died { .. }) => (
-            unavailable("runner_died", "Your workspace ended while it was starting. Try again; if it stays, ask your admin: the reason is in the gateway's log."),
+            unavailable(
+                "runner_died",
+                "Your workspace ended while it was starting. Try again; if it stays, ask your admin: the reason is in the gateway's log.",
+            ),
             None,
         ),
-        PoolError::Launch(LaunchError::Timeout(_)) => (
-            unavailable("runner_slow", "Your workspace took too long to start. Try again."),
-            None,
-        ),
+        PoolError::Launch(LaunchError::Timeout(_)) => {
+            (unavailable("runner_slow", "Your workspace took too long to start. Try again."), None)
+        }
         PoolError::Launch(LaunchError::Spawn(_)) => (
-            unavailable("runner_not_started", "Your workspace could not be started. Ask your admin: the reason is in the gateway's log."),
+            unavailable(
+                "runner_not_started",
+                "Your workspace could not be started. Ask your admin: the reason is in the gateway's log.",
+            ),
             None,
         ),
     };
@@ -86,7 +93,10 @@ pub(super) fn too_long(limit: Duration) -> Refusal {
     Refusal::new(
         StatusCode::GATEWAY_TIMEOUT,
         "turn_timeout",
-        format!("The answer took longer than {} and was stopped. Ask for less at once.", humantime::format_duration(limit)),
+        format!(
+            "The answer took longer than {} and was stopped. Ask for less at once.",
+            humantime::format_duration(limit)
+        ),
     )
 }
 
@@ -95,7 +105,10 @@ pub(super) fn no_first_byte(limit: Duration) -> Refusal {
     Refusal::new(
         StatusCode::GATEWAY_TIMEOUT,
         "first_byte_timeout",
-        format!("Nothing came for {}. Try again; if it stays, the model provider is likely down.", humantime::format_duration(limit)),
+        format!(
+            "Nothing came for {}. Try again; if it stays, the model provider is likely down.",
+            humantime::format_duration(limit)
+        ),
     )
 }
 

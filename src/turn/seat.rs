@@ -71,11 +71,12 @@ impl Seat {
         closing.enter(&session, &id).await;
         let listener = client.listen(&session, course.turn.config.limits.idle).await?;
         let model = &workspace.models.model;
+        let system = course.choice.system(prompt.system.as_deref());
         let prompt = client::Prompt {
             id: &id,
             agent: &course.choice.agent,
             model: client::Model { provider: &model.provider, model: &model.model },
-            system: course.choice.system(prompt.system.as_deref()),
+            system: system.as_deref(),
             parts: parts.iter().map(part).collect(),
         };
         client.prompt(&session, &prompt).await?;

@@ -19,7 +19,7 @@ use crate::{
 
 /// How an answer is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     /// As chunks, with the usage at the end or not.
     Stream {
         /// `stream_options.include_usage`.
@@ -31,7 +31,7 @@ pub enum Form {
 
 /// Says an answer, frame by frame or all at once.
 #[derive(Debug)]
-pub struct Voice {
+pub(super) struct Voice {
     chunks: Chunks,
     form: Form,
     style: ToolStyle,
@@ -62,7 +62,7 @@ enum Ends {
 
 impl Voice {
     /// A voice that speaks in `chunks`.
-    pub fn new(chunks: Chunks, form: Form, style: ToolStyle) -> Self {
+    pub(super) fn new(chunks: Chunks, form: Form, style: ToolStyle) -> Self {
         Self {
             chunks,
             form,
@@ -78,7 +78,7 @@ impl Voice {
     }
 
     /// A new paragraph of `strand` begins with what is said next.
-    pub fn begin(&mut self, strand: Strand) {
+    pub(super) fn begin(&mut self, strand: Strand) {
         let ends = self.ends(strand);
         if *ends == Ends::Open {
             *ends = Ends::Due;
@@ -86,7 +86,7 @@ impl Voice {
     }
 
     /// Says a piece of `strand`. `None` when it is kept for the document.
-    pub fn say(&mut self, strand: Strand, text: &str) -> Option<Bytes> {
+    pub(super) fn say(&mut self, strand: Strand, text: &str) -> Option<Bytes> {
         let ends = self.ends(strand);
         let is_due = std::mem::replace(ends, Ends::Open) == Ends::Due;
         let parted;
@@ -99,7 +99,9 @@ impl Voice {
         match (self.form, strand) {
             (Form::Document, Strand::Text) => self.content.push_str(text),
             (Form::Document, Strand::Reasoning) => self.reasoning.push_str(text),
-            (Form::Stream { .. }, Strand::Text) => return Some(self.opened(self.chunks.content(text))),
+            (Form::Stream { .. }, Strand::Text) => {
+                return Some(self.opened(self.chunks.content(text)));
+            }
             (Form::Stream { .. }, Strand::Reasoning) => {
                 return Some(self.opened(self.chunks.reasoning(text)));
             }
@@ -108,7 +110,7 @@ impl Voice {
     }
 
     /// Shows tool activity in this caller's style.
-    pub fn tool(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
+    pub(super) fn tool(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
         match (self.style, self.form) {
             (ToolStyle::None, _) => None,
             (ToolStyle::Native, Form::Stream { .. }) => self.native(tool),
@@ -140,8 +142,11 @@ impl Voice {
                 frame
             }
             Stage::Done | Stage::Failed => {
-                let status =
-                    if tool.stage == Stage::Done { CallStatus::Completed } else { CallStatus::Failed };
+                let status = if tool.stage == Stage::Done {
+                    CallStatus::Completed
+                } else {
+                    CallStatus::Failed
+                };
                 self.open_calls.remove(&id);
                 let text = tool.output.as_deref().unwrap_or_default();
                 closed(&id, &tool.name, &arguments, text, status)
@@ -151,7 +156,7 @@ impl Voice {
     }
 
     /// Says a paragraph of our own.
-    pub fn paragraph(&mut self, text: &str) -> Option<Bytes> {
+    pub(super) fn paragraph(&mut self, text: &str) -> Option<Bytes> {
         self.begin(Strand::Text);
         let frame = self.say(Strand::Text, text);
         self.text_ends = Ends::Due;
@@ -159,7 +164,7 @@ impl Voice {
     }
 
     /// Ends the answer: the last frames, or the whole document.
-    pub fn end(&mut self, finish: Finish, tokens: Tokens, details: &ModelDetails) -> Bytes {
+    pub(super) fn end(&mut self, finish: Finish, tokens: Tokens, details: &ModelDetails) -> Bytes {
         let usage = usage_of(tokens);
         let finish = match finish {
             Finish::Stop | Finish::Refused => FinishReason::Stop,
@@ -180,7 +185,7 @@ impl Voice {
     }
 
     /// What must be sent before an answer breaks off: outputs for calls that will get none.
-    pub fn broken_off(&mut self) -> Bytes {
+    pub(super) fn broken_off(&mut self) -> Bytes {
         let mut frames = BytesMut::new();
         for (id, (name, arguments)) in std::mem::take(&mut self.open_calls) {
             frames.put_slice(&closed(&id, &name, &arguments, "(interrupted)", CallStatus::Failed));

@@ -47,7 +47,10 @@ impl Connect for TurnConnector {
             Error::explain(ErrorType::ConnectError, "a turn is carried out once and not retried")
         })?;
         let (ours, theirs) = tokio::io::duplex(PIPE);
-        #[expect(clippy::disallowed_methods, reason = "ends when Pingora drops its end of the pipe")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "ends when Pingora drops its end of the pipe"
+        )]
         let task = AbortOnDropHandle::new(tokio::spawn(serve(turn, ours)));
         let socket = TurnSocket { pipe: theirs, _task: task };
         Ok(Stream::from(VirtualSocketStream::new(Box::new(socket))))

@@ -110,10 +110,7 @@ impl Directory {
     /// Reads `name` when it is a plain file of UTF-8 text, at most [`LARGEST`] bytes. Never blocks
     /// on a FIFO and opens no device.
     pub(super) fn look(&self, name: &str) -> Found {
-        let metadata = match self.0.symlink_metadata(name) {
-            Ok(metadata) => metadata,
-            Err(_) => return Found::Nothing,
-        };
+        let Ok(metadata) = self.0.symlink_metadata(name) else { return Found::Nothing };
         // Looked at again once it is open: in between it may have become something else.
         let reason = match fault(&metadata) {
             Some(reason) => reason,

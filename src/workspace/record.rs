@@ -117,7 +117,7 @@ mod tests {
     "is_admin": false
   },
   "workspace": {
-    "hash": "55d68fb29f37d4e9",
+    "hash": "a24a7f55f278dd49",
     "createdAt": 1000,
     "updatedAt": 2000
   },

@@ -38,35 +38,34 @@ const MOST_REMOVED: usize = 64;
 /// Reads the user's wishes as plain JSON, without our entries. `Err` says what is wrong and where,
 /// and quotes nothing.
 pub(super) fn read(text: &str) -> Result<Value, String> {
+    let (_root, top) = parse(text)?;
     let mut wishes = Map::new();
-    for (name, member, _) in
-        members(&parse(text)?).into_iter().filter(|(_, _, mark)| mark.is_none())
-    {
-        let section = SECTIONS.contains(&name.as_str()).then(|| member.object_value()).flatten();
+    for (name, member) in theirs(&top) {
+        let section = if SECTIONS.contains(&name.as_str()) { member.object_value() } else { None };
         let value = match section {
-            Some(section) => members(&section)
-                .into_iter()
-                .filter(|(_, _, mark)| mark.is_none())
-                .filter_map(|(name, member, _)| Some((name, plain(&member)?)))
-                .collect::<Map<_, _>>()
-                .into(),
-            None => match plain(&member) {
-                Some(value) => value,
-                None => continue,
-            },
+            Some(section) => {
+                let members = theirs(&section);
+                Some(members.filter_map(|(name, it)| Some((name, plain(&it)?))).collect())
+            }
+            None => plain(&member),
         };
-        wishes.insert(name, value);
+        wishes.extend(value.map(|value| (name, value)));
     }
     Ok(wishes.into())
+}
+
+fn theirs(object: &CstObject) -> impl Iterator<Item = (String, CstObjectProp)> {
+    members(object).into_iter().filter_map(|(name, it, mark)| mark.is_none().then_some((name, it)))
 }
 
 /// Adds what is missing to `text`, brings our entries up to date and keeps all else as it is
 /// written. `None` when there is nothing to do.
 pub(super) fn edit(text: &str, entries: &[Entry]) -> Option<String> {
-    let top = parse(text).ok()?;
+    let (root, top) = parse(text).ok()?;
     if top.get("$schema").is_none() {
         top.insert(0, "$schema", SCHEMA.into());
     }
+    let mut added = Vec::new();
     for section in std::iter::once(None).chain(SECTIONS.map(Some)) {
         let ours: Vec<_> = entries.iter().filter(|entry| entry.section == section).collect();
         let object = match section {
@@ -82,25 +81,29 @@ pub(super) fn edit(text: &str, entries: &[Entry]) -> Option<String> {
         if !entries.is_empty() {
             remove_unused(&object, &ours);
         }
-        ours.iter().for_each(|entry| put(&object, entry));
+        added.extend(ours.iter().filter_map(|entry| put(&object, entry)));
     }
-    let root = top.root_node()?.to_string();
-    (root != text && parse(&root).is_ok()).then_some(root)
+    // Last, because the tree can no longer tell the name of a member behind a mark.
+    added.iter().for_each(mark);
+    let edited = root.to_string();
+    (edited != text && parse(&edited).is_ok()).then_some(edited)
 }
 
-fn put(object: &CstObject, entry: &Entry) {
-    let found = members(object).into_iter().find(|(name, ..)| *name == entry.name);
-    match found {
-        None => {
-            let member = object.append(&entry.name, input(&entry.value));
-            if let Some(name) = member.name().and_then(|name| name.as_string_lit()) {
-                name.set_raw_value(format!("{MARK} {}", name.raw_value()));
-            }
-        }
+/// Brings `entry` up to date, unless it is the user's own. Returns it when it is new.
+fn put(object: &CstObject, entry: &Entry) -> Option<CstObjectProp> {
+    match members(object).into_iter().find(|(name, ..)| *name == entry.name) {
+        None => return Some(object.append(&entry.name, input(&entry.value))),
         Some((_, member, Some(_))) if plain(&member).as_ref() != Some(&entry.value) => {
             member.set_value(input(&entry.value));
         }
         Some(_) => {}
+    }
+    None
+}
+
+fn mark(member: &CstObjectProp) {
+    if let Some(name) = member.name().and_then(|name| name.as_string_lit()) {
+        name.set_raw_value(format!("{MARK} {}", name.raw_value()));
     }
 }
 
@@ -134,7 +137,9 @@ fn members(object: &CstObject) -> Vec<(String, CstObjectProp, Option<CstComment>
 }
 
 /// Only what opencode itself reads: JSON with comments and trailing commas.
-fn parse(text: &str) -> Result<CstObject, String> {
+///
+/// The tree ends with its root, so that the object must not be used without it.
+fn parse(text: &str) -> Result<(CstRootNode, CstObject), String> {
     let options = ParseOptions {
         allow_comments: true,
         allow_trailing_commas: true,
@@ -152,7 +157,10 @@ fn parse(text: &str) -> Result<CstObject, String> {
         let column = error.column_display();
         format!("{} on line {line} column {column}", error.kind())
     })?;
-    root.object_value().ok_or_else(|| "it does not hold an object".to_owned())
+    match root.object_value() {
+        Some(object) => Ok((root, object)),
+        None => Err("it does not hold an object".to_owned()),
+    }
 }
 
 fn plain(member: &CstObjectProp) -> Option<Value> {
@@ -189,13 +197,22 @@ mod tests {
 
     #[test]
     fn a_hand_written_file_only_gains_the_schema() {
-        let text = "{\n  // mine\n  \"model\": \"openai/x\", // because\n}\n";
-        assert_eq!(edit(text, &[]).unwrap(), "");
+        let text = r#"{
+  // mine
+  "model": "openai/x", // because
+}
+"#;
+        let edited = r#"{
+  "$schema": "https://opencode.ai/config.json",
+  // mine
+  "model": "openai/x", // because
+}
+"#;
+        assert_eq!(edit(text, &[]).unwrap(), edited);
+        assert_eq!(edit(edited, &[]), None);
     }
 
-    #[test]
-    fn ours_are_added_behind_a_mark_and_the_rest_stays() {
-        let text = r#"// top
+    const THEIRS: &str = r#"// top
 {
   "$schema": "x",
   /* why */ "theme": "dark", // nice
@@ -205,6 +222,96 @@ mod tests {
   // end
 }
 "#;
-        assert_eq!(edit(text, &entries()).unwrap(), "");
+
+    const BOTH: &str = r#"// top
+{
+  "$schema": "x",
+  /* why */ "theme": "dark", // nice
+  "agent": {
+    "mine": { "prompt": "p" }, // keep
+    /* open-persona */ "izzy": {
+      "prompt": "Be \"kind\".\n"
+    }
+  },
+  /* open-persona */ "model": "openai/gpt-5",
+  "tools": {
+    /* open-persona */ "grants*": false
+  }
+  // end
+}
+"#;
+
+    #[test]
+    fn ours_are_added_behind_a_mark_and_the_rest_stays() {
+        assert_eq!(edit(THEIRS, &entries()).unwrap(), BOTH);
+        assert_eq!(edit(BOTH, &entries()), None);
+    }
+
+    #[test]
+    fn ours_are_no_wishes() {
+        let wishes = json!({
+            "$schema": "x",
+            "theme": "dark",
+            "agent": {"mine": {"prompt": "p"}},
+            "tools": {},
+        });
+        assert_eq!(read(BOTH).unwrap(), wishes);
+    }
+
+    #[test]
+    fn ours_are_kept_up_to_date_and_removed_when_nobody_needs_them() {
+        let mut entries = entries();
+        entries[0].value = json!("openai/later");
+        entries.remove(1);
+        let edited = r#"// top
+{
+  "$schema": "x",
+  /* why */ "theme": "dark", // nice
+  "agent": {
+    "mine": { "prompt": "p" } // keep
+  },
+  /* open-persona */ "model": "openai/later",
+  "tools": {
+    /* open-persona */ "grants*": false
+  }
+  // end
+}
+"#;
+        assert_eq!(edit(BOTH, &entries).unwrap(), edited);
+    }
+
+    #[test]
+    fn an_entry_without_the_mark_is_the_users_and_stays() {
+        let text = BOTH.replace("/* open-persona */ ", "").replace("gpt-5", "theirs");
+        assert_eq!(edit(&text, &entries()), None);
+        assert_eq!(read(&text).unwrap()["model"], "openai/theirs");
+        let odd = r#"{"$schema": "", "agent": 7, "model": null, "tools": []}"#;
+        assert_eq!(edit(odd, &entries()), None);
+    }
+
+    #[test]
+    fn a_file_on_one_line_and_one_with_crlf_keep_parsing() {
+        for text in ["{}", "{ \"theme\": \"dark\" } // x", "{\r\n  \"theme\": \"dark\"\r\n}\r\n"] {
+            let edited = edit(text, &entries()).unwrap();
+            assert_eq!(edit(&edited, &entries()), None, "{edited}");
+            assert_eq!(read(&edited).unwrap().get("theme"), read(text).unwrap().get("theme"));
+            let crlf = |text: &str| text.contains("\r\n");
+            assert_eq!(crlf(&edited), crlf(text));
+        }
+    }
+
+    #[test]
+    fn the_fresh_file_pins_no_model_and_may_be_uncommented_as_it_is() {
+        assert_eq!(read(FRESH).unwrap(), json!({"$schema": SCHEMA}));
+        assert_eq!(edit(FRESH, &[]), None);
+        let chosen = FRESH.replace("// \"", "\"");
+        assert_eq!(read(&chosen).unwrap()["small_model"], "openai/gpt-5-mini");
+    }
+
+    #[test]
+    fn a_file_full_of_false_entries_loses_some_at_a_time() {
+        let many: Vec<_> = (0..200).map(|n| format!("{MARK} \"a{n}\": 1")).collect();
+        let edited = edit(&format!("{{{}}}", many.join(",\n")), &entries()).unwrap();
+        assert_eq!(edited.matches(MARK).count(), 200 - MOST_REMOVED + entries().len());
     }
 }

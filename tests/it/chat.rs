@@ -5,10 +5,7 @@ use std::sync::atomic::Ordering;
 use open_persona::launcher::LaunchError;
 use serde_json::{Value, json};
 
-use crate::{
-    opencode::Script,
-    world::World,
-};
+use crate::{opencode::Script, world::World};
 
 fn ask(text: &str) -> Value {
     json!({"model": "open-persona/build", "stream": true, "user": "alice",
@@ -58,9 +55,10 @@ async fn a_chat_without_memory_leaves_no_session_behind() {
     let world = World::new().await;
     world.chat(&ask("hello")).await;
     world.opencode.wait_for_call("/session/ses_stub1").await;
-    let deleted = world.opencode.calls().into_iter().any(|(method, path, _)| {
-        method == http::Method::DELETE && path == "/session/ses_stub1"
-    });
+    let deleted =
+        world.opencode.calls().into_iter().any(|(method, path, _)| {
+            method == http::Method::DELETE && path == "/session/ses_stub1"
+        });
     assert!(deleted, "{:?}", world.opencode.calls());
 }
 
@@ -232,8 +230,7 @@ identity:
 ";
 
 fn front_end<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let mut headers =
-        vec![("Authorization", "Bearer front-end"), ("X-OpenWebUI-User-Id", "alice")];
+    let mut headers = vec![("Authorization", "Bearer front-end"), ("X-OpenWebUI-User-Id", "alice")];
     headers.extend_from_slice(more);
     headers
 }

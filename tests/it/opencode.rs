@@ -83,9 +83,8 @@ impl Opencode {
                 let (stream, _) = listener.accept().await.unwrap();
                 let shared = Arc::clone(&serving);
                 let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-                connections.spawn(
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
+                connections
+                    .spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
         Self { address, shared, _server: Arc::new(AbortOnDropHandle::new(server)) }
@@ -104,7 +103,10 @@ impl Opencode {
     /// The calls whose path ends in `end`.
     pub(crate) fn calls_to(&self, end: &str) -> Vec<(String, Value)> {
         let calls = self.calls().into_iter();
-        calls.filter(|(_, path, _)| path.ends_with(end)).map(|(_, path, body)| (path, body)).collect()
+        calls
+            .filter(|(_, path, _)| path.ends_with(end))
+            .map(|(_, path, body)| (path, body))
+            .collect()
     }
 
     /// Waits until a call's path ends in `end`.
@@ -131,7 +133,10 @@ impl Opencode {
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -140,7 +145,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     shared.called.notify_waiters();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     Ok(match (head.method.as_str(), parts.as_slice()) {
-        ("GET", ["global", "health"]) => json_of(200, &json!({"healthy": true, "version": "1.18.33"})),
+        ("GET", ["global", "health"]) => {
+            json_of(200, &json!({"healthy": true, "version": "1.18.33"}))
+        }
         ("GET", ["event"]) => events(&shared),
         ("GET", ["session", "status"]) => json_of(200, &json!({})),
         ("POST", ["session"] | ["session", _, "fork"]) => {
@@ -157,7 +164,10 @@ fn prompt(shared: &Arc<Shared>, session: &str, body: &Value) -> Response<Body> {
     let message = body["messageID"].as_str().unwrap_or_default();
     let (name, until) = match script {
         Script::SessionLost => {
-            return json_of(404, &json!({"name": "NotFoundError", "data": {"message": "Session not found: ses_x"}}));
+            return json_of(
+                404,
+                &json!({"name": "NotFoundError", "data": {"message": "Session not found: ses_x"}}),
+            );
         }
         Script::Silence => return json_of(204, &Value::Null),
         Script::Recording(name) => (name, None),
@@ -177,7 +187,8 @@ fn prompt(shared: &Arc<Shared>, session: &str, body: &Value) -> Response<Body> {
 fn recorded(name: &str, session: &str, message: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(format!("tests/fixtures/opencode/events/{name}.jsonl"));
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let made = lines
         .iter()

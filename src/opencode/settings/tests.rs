@@ -1,0 +1,244 @@
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    config::{
+        Dialect, IdentityRules, LauncherKind, Limits, Listen, Log, Models, PermissionPolicy,
+        Runners, ToolStyle, Turns, Workspaces,
+    },
+    persona::{Persona, Personas},
+};
+
+fn persona(name: &str, integrations: &[&str], tools: &[&str]) -> Arc<Persona> {
+    Arc::new(Persona {
+        name: name.to_owned(),
+        description: format!("{name} helps"),
+        core: format!("You are {name}. {{env:HOME}}"),
+        user_heading: "## From the user".to_owned(),
+        integrations: integrations.iter().map(ToString::to_string).collect(),
+        memory: None,
+        tools: tools.iter().map(ToString::to_string).collect(),
+    })
+}
+
+fn provider() -> Provider {
+    let model = |images| Model {
+        name: "M".to_owned(),
+        context: 128_000,
+        output: 8192,
+        tools: true,
+        reasoning: false,
+        images,
+    };
+    Provider {
+        npm: "@ai-sdk/openai-compatible".to_owned(),
+        name: "Mock".to_owned(),
+        base_url: Some("http://127.0.0.1:9941/v1".to_owned()),
+        key: Some(Secret::new("sk-live")),
+        models: BTreeMap::from([("m1".to_owned(), model(false)), ("see".to_owned(), model(true))]),
+    }
+}
+
+fn integration() -> Integration {
+    Integration {
+        url: "https://mail.example/mcp".to_owned(),
+        headers: BTreeMap::from([("Authorization".to_owned(), Secret::new("Bearer t0ken"))]),
+        timeout: Duration::from_secs(5),
+    }
+}
+
+/// One provider, two integrations, a persona with the first and one that may only read and write.
+fn config() -> Config {
+    Config {
+        listen: Listen {
+            address: ([127, 0, 0, 1], 0).into(),
+            threads: 1,
+            drain: Duration::from_secs(1),
+        },
+        identity: IdentityRules::default(),
+        workspaces: Workspaces { root: "/w".into(), template: None },
+        state: "/s".into(),
+        models: Models { main: None, small: None, unknown: None },
+        providers: BTreeMap::from([("mock".to_owned(), provider())]),
+        personas: Personas(vec![
+            persona("grant-draft", &[], &["read", "write", "webfetch"]),
+            persona("izzy", &["mail"], &[]),
+        ]),
+        integrations: ["mail", "mail_box"].map(|name| (name.to_owned(), integration())).into(),
+        runners: Runners {
+            launcher: LauncherKind::Process {
+                command: vec!["opencode".to_owned()],
+                data: "/d".into(),
+                environment: BTreeMap::new(),
+            },
+            dialect: Dialect::Opencode,
+            max_running: 1,
+            max_starting: 1,
+            start_timeout: Duration::from_secs(1),
+            queue_timeout: Duration::from_secs(1),
+            idle_after: Duration::from_secs(1),
+            stop_timeout: Duration::from_secs(1),
+        },
+        turns: Turns {
+            permission: PermissionPolicy::Reject,
+            permissions: [("webfetch", "ask"), ("mail_send", "ask")]
+                .map(|(tool, action)| (tool.to_owned(), action.to_owned()))
+                .into(),
+            tools: ToolStyle::Plain,
+            keep_alive: Duration::from_secs(1),
+            memory: true,
+            max_chats: 1,
+        },
+        limits: Limits {
+            body: 1,
+            json_depth: 1,
+            headers: 1,
+            header_deadline: Duration::from_secs(1),
+            body_deadline: Duration::from_secs(1),
+            turn: Duration::from_secs(1),
+            idle: Duration::from_secs(1),
+            first_byte: Duration::from_secs(1),
+        },
+        log: Log { workspace_routing: false },
+    }
+}
+
+fn generated(config: &Config, wishes: &Wishes) -> (Settings, Value) {
+    let model = |text| ModelRef::parse(text).unwrap();
+    let settings = generate(config, &model("mock/m1"), &model("mock/see"), wishes);
+    let json = serde_json::from_str(&settings.json).unwrap();
+    (settings, json)
+}
+
+#[test]
+fn the_models_and_providers_are_ours_and_no_others() {
+    let (_, json) = generated(&config(), &Wishes::default());
+    assert_eq!(json["model"], "mock/m1");
+    assert_eq!(json["small_model"], "mock/see");
+    assert_eq!(json["enabled_providers"], json!(["mock"]));
+    assert_eq!(json["share"], "disabled");
+    assert_eq!(json["autoupdate"], false);
+    assert_eq!(
+        json["provider"]["mock"]["options"],
+        json!({
+            "baseURL": "http://127.0.0.1:9941/v1",
+            "apiKey": "{env:OPEN_PERSONA_KEY_MOCK}",
+        })
+    );
+    assert_eq!(
+        json["provider"]["mock"]["models"]["see"],
+        json!({
+            "name": "M", "tool_call": true, "reasoning": false, "attachment": true,
+            "limit": {"context": 128_000, "output": 8192},
+            "modalities": {"input": ["text", "image"], "output": ["text"]},
+        })
+    );
+}
+
+#[test]
+fn a_provider_without_key_and_address_says_neither() {
+    let mut config = config();
+    let provider = config.providers.get_mut("mock").unwrap();
+    (provider.key, provider.base_url) = (None, None);
+    let (_, json) = generated(&config, &Wishes::default());
+    assert_eq!(json["provider"]["mock"]["options"], json!({}));
+}
+
+#[test]
+fn the_text_holds_references_and_no_secret() {
+    let (settings, json) = generated(&config(), &Wishes::default());
+    assert!(!settings.json.contains("sk-live") && !settings.json.contains("t0ken"));
+    assert_eq!(settings.json.matches("{env:").count(), 3, "not those in prompts");
+    assert_eq!(
+        json["mcp"]["mail_box"]["headers"]["Authorization"],
+        "{env:OPEN_PERSONA_MCP_MAIL_BOX_AUTHORIZATION}"
+    );
+    let secrets: Vec<_> =
+        settings.secrets.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    assert_eq!(
+        secrets,
+        [
+            ("OPEN_PERSONA_KEY_MOCK", "sk-live"),
+            ("OPEN_PERSONA_MCP_MAIL_AUTHORIZATION", "Bearer t0ken"),
+            ("OPEN_PERSONA_MCP_MAIL_BOX_AUTHORIZATION", "Bearer t0ken"),
+        ]
+    );
+}
+
+#[test]
+fn an_integration_is_off_but_for_the_personas_that_turn_it_on() {
+    let (_, json) = generated(&config(), &Wishes::default());
+    assert_eq!(
+        json["permission"],
+        json!({
+            "mail_*": "deny", "mail_box_*": "deny",
+            "question": "deny", "webfetch": "ask",
+        })
+    );
+    assert_eq!(
+        json["agent"]["izzy"]["permission"],
+        json!({"mail_*": "allow", "mail_box_*": "deny", "mail_send": "ask"})
+    );
+    assert_eq!(json["mcp"]["mail"]["enabled"], true);
+    assert_eq!(json["mcp"]["mail"]["timeout"], 5000);
+    assert_eq!(json["mcp"]["mail_box"]["enabled"], false, "no persona uses it");
+}
+
+#[test]
+fn a_personas_tools_are_its_only_ones_and_within_the_policy() {
+    let (_, json) = generated(&config(), &Wishes::default());
+    let permission = &json["agent"]["grant-draft"]["permission"];
+    assert_eq!(permission["*"], "deny");
+    assert_eq!(permission["edit"], "allow", "`write` needs it");
+    assert_eq!(permission["webfetch"], "ask", "as for everybody");
+    assert_eq!(permission["read"]["*.env"], "ask", "as opencode has it");
+
+    let mut strict = config();
+    strict.turns.permissions = [("*".to_owned(), "deny".to_owned())].into();
+    let (_, json) = generated(&strict, &Wishes::default());
+    assert_eq!(json["agent"]["grant-draft"]["permission"]["edit"], "deny");
+    assert_eq!(json["agent"]["izzy"]["permission"]["mail_*"], "deny");
+}
+
+#[test]
+fn a_plan_form_reads_and_says_so() {
+    let (_, json) = generated(&config(), &Wishes::default());
+    let agent = &json["agent"]["izzy__plan"];
+    assert_eq!(
+        agent["permission"],
+        json!({
+            "bash": "deny", "edit": "deny", "task": "deny",
+            "mail_*": "deny", "mail_box_*": "deny",
+        })
+    );
+    let prompt = agent["prompt"].as_str().unwrap();
+    let core = "You are izzy. {env:HOME}\n\n# You plan, you do not act\n\n";
+    assert!(prompt.starts_with(core), "{prompt}");
+    assert_eq!(json["agent"]["izzy"]["prompt"], "You are izzy. {env:HOME}");
+    assert_eq!(json["agent"]["grant-draft__plan"]["permission"]["edit"], "deny");
+}
+
+#[test]
+fn a_users_agent_is_a_subagent_and_never_replaces_one_of_ours() {
+    let wishes = Wishes::of(&json!({"agent": {
+        "critic": {"prompt": "{file:/etc/passwd}", "model": "mock/see", "temperature": 0.5},
+        "stray": {"model": "elsewhere/m"},
+        "izzy": {"prompt": "Obey."},
+    }}));
+    let (settings, json) = generated(&config(), &wishes);
+    assert_eq!(
+        json["agent"]["critic"],
+        json!({
+            "mode": "subagent", "prompt": "{file:/etc/passwd}",
+            "model": "mock/see", "temperature": 0.5,
+        })
+    );
+    assert!(!settings.json.contains("{file:"));
+    assert_eq!(json["agent"]["stray"], json!({"mode": "subagent"}), "no such model here");
+    assert_eq!(json["agent"]["izzy"]["mode"], "primary");
+    assert_eq!(json["agent"]["title"], json!({"disable": true}));
+    assert_eq!(json["agent"].get("build"), None, "left as opencode has it");
+    assert_eq!(json["agent"]["plan"], json!({"permission": {"edit": "deny"}}));
+}
