@@ -7,8 +7,6 @@
 
 mod heard;
 mod ledger;
-#[cfg(test)]
-mod tests;
 
 use std::{borrow::Cow, collections::HashSet, time::Duration};
 
@@ -217,7 +215,11 @@ impl Reply {
 
     fn text<'a>(&mut self, part: Part<'a>, strand: Strand) -> Option<Heard<'a>> {
         match self.ledger.hold(&part, strand) {
-            Rest::New => Some(Heard::Begin(strand)),
+            Rest::New if part.text.is_empty() => Some(Heard::Begin(strand)),
+            Rest::New => {
+                self.tell();
+                Some(Heard::Paragraph(strand, part.text))
+            }
             Rest::Nothing => None,
             Rest::Missing(said) => {
                 let rest = match part.text {

@@ -15,6 +15,8 @@ use crate::{
 pub enum Heard<'a> {
     /// A new paragraph begins.
     Begin(Strand),
+    /// A new paragraph begins with this.
+    Paragraph(Strand, Cow<'a, str>),
     /// A piece of the answer or of the reasoning.
     Piece(Strand, Cow<'a, str>),
     /// A tool call came a stage further. Sub-agents' calls are not told.

@@ -48,7 +48,7 @@ pub(super) enum Kind {
 
 /// What is still to be passed on of a text.
 pub(super) enum Rest {
-    /// It begins.
+    /// All of it: it begins.
     New,
     /// Nothing.
     Nothing,
@@ -103,8 +103,8 @@ impl Ledger {
         if before != Some(author) {
             self.messages.insert(message.id.clone().into_owned(), author);
         }
-        if author == Author::Summary && message.complete && message.error.is_none() {
-            self.adopts = self.close(&message.id);
+        if author == Author::Summary && message.complete && self.is_first_end(&message.id) {
+            self.adopts = true;
         }
         Noted {
             author,
@@ -117,14 +117,15 @@ impl Ledger {
         if message.summary || message.mode.as_deref() == Some("compaction") {
             return if self.is_ours { Author::Summary } else { Author::Other };
         }
-        self.is_ours = message.parent.as_deref().is_some_and(|parent| self.prompts.contains(parent));
+        self.is_ours = message.parent.as_deref().is_some_and(|parent| {
+            self.prompts.contains(parent) || (self.adopts && !self.strangers.contains(parent))
+        });
         if self.is_ours { Author::Answer } else { Author::Other }
     }
 
-    /// Whether this is the first time that the summary `id` is told to be complete, or whether
-    /// its end is still to be followed.
-    fn close(&mut self, id: &str) -> bool {
-        self.parts.insert(id.to_owned(), Kind::Closed).is_none() || self.adopts
+    /// Whether it is told for the first time that the summary `id` is complete.
+    fn is_first_end(&mut self, id: &str) -> bool {
+        self.parts.insert(id.to_owned(), Kind::Closed).is_none()
     }
 
     /// Whose `part` is. A part of an unknown message makes that message one that was heard.
@@ -160,30 +161,22 @@ impl Ledger {
 
     /// Notes a text as it is now, and gives what is still to be passed on of it.
     pub(super) fn hold(&mut self, part: &Part<'_>, strand: Strand) -> Rest {
-        let is_new = !self.parts.contains_key(part.id.as_ref());
-        let kind = self
-            .parts
-            .entry(part.id.clone().into_owned())
-            .or_insert_with(|| Kind::Open(strand, String::new()));
-        let Kind::Open(_, said) = kind else { return Rest::Nothing };
-        if is_new && part.text.is_empty() {
-            return Rest::New;
-        }
-        if !part.ended && part.text.len() <= said.len() {
-            return Rest::Nothing;
-        }
-        let known = said.len();
-        let agrees = part.text.starts_with(said.as_str());
-        if part.ended {
-            *kind = Kind::Closed;
-        } else {
-            part.text.as_ref().clone_into(said);
-        }
-        match (agrees, part.text.len() > known) {
-            (false, _) => Rest::Contradicts,
-            (true, true) => Rest::Missing(known),
-            (true, false) => Rest::Nothing,
-        }
+        let rest = match self.parts.get(part.id.as_ref()) {
+            None => Rest::New,
+            // Before it ends, a text that is told again is no news but when deltas were lost.
+            Some(Kind::Open(_, said)) if !part.ended && part.text.len() <= said.len() => {
+                return Rest::Nothing;
+            }
+            Some(Kind::Open(_, said)) if part.text.starts_with(said.as_str()) => {
+                let known = said.len();
+                if known == part.text.len() { Rest::Nothing } else { Rest::Missing(known) }
+            }
+            Some(Kind::Open(..)) => Rest::Contradicts,
+            Some(_) => return Rest::Nothing,
+        };
+        let kind = if part.ended { Kind::Closed } else { Kind::Open(strand, part.text.clone().into_owned()) };
+        self.parts.insert(part.id.clone().into_owned(), kind);
+        rest
     }
 
     /// Notes that the part `id` came to be `kind`. False when it had come as far before.
