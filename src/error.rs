@@ -75,8 +75,8 @@ impl Refusal {
 
     /// Adds what happened, for the log.
     #[must_use]
-    pub fn because(mut self, cause: impl ToString) -> Self {
-        self.cause = cause.to_string();
+    pub fn because(mut self, cause: impl std::fmt::Display) -> Self {
+        self.cause = format!("{cause}");
         self
     }
 

@@ -76,7 +76,8 @@ impl Gateway {
             Route::ChatCompletions | Route::Models | Route::Model(_) => {}
         }
         exchange.admission = Some(self.drain.admit()?);
-        let peer = session.client_addr().and_then(|address| address.as_inet()).map(|a| a.ip());
+        let peer = session.client_addr().and_then(|address| address.as_inet());
+        let peer = peer.map(std::net::SocketAddr::ip);
         let rules = &exchange.config.identity;
         let caller = identity::decide(rules, &head.headers, peer, SystemTime::now())?;
         let personas = &exchange.config.personas;
@@ -132,9 +133,10 @@ impl Gateway {
                 upstream::of_turn(turn).map_err(|error| Refusal::internal().because(error))
             }
             Dialect::OpenAi => {
-                let identity = match (caller, exchange.identity.take()) {
-                    (Caller::Known { identity, .. }, _) | (_, Some(identity)) => identity,
-                    _ => return Err(Refusal::internal()),
+                let ((Caller::Known { identity, .. }, _) | (_, Some(identity))) =
+                    (caller, exchange.identity.take())
+                else {
+                    return Err(Refusal::internal());
                 };
                 let (workspace, lease) = self.means.runner(&identity, &exchange.config).await?;
                 let peer = upstream::of_runner(&lease, &exchange.config.limits);

@@ -79,7 +79,7 @@ impl Personas {
 
     /// `choice` with the persona `template` in place of its own, in the same form. `None` when
     /// there is no such persona. For a front end's model settings, which name a persona.
-    pub fn with_template(&self, choice: Choice, template: &str) -> Option<Choice> {
+    pub fn with_template(&self, choice: &Choice, template: &str) -> Option<Choice> {
         self.form(template, choice.plan)
     }
 
@@ -116,7 +116,7 @@ impl Choice {
             .or_else(|| personas.choose(config.models.unknown.as_deref()?))
             .ok_or_else(|| models::not_found(id))?;
         let Some(template) = template else { return Ok(choice) };
-        personas.with_template(choice, template).ok_or_else(|| {
+        personas.with_template(&choice, template).ok_or_else(|| {
             Refusal::bad_request(
                 "unknown_persona",
                 "The model's meta names a persona that does not exist here. Tell your admin.",
@@ -205,7 +205,7 @@ mod tests {
         let personas = personas();
         let under = |id: &str, template: &str| {
             let choice = personas.choose(id).unwrap();
-            personas.with_template(choice, template).map(|choice| choice.agent)
+            personas.with_template(&choice, template).map(|choice| choice.agent)
         };
         assert_eq!(under("open-persona/build", "izzy").unwrap(), "izzy");
         assert_eq!(under("open-persona/plan", "izzy").unwrap(), "izzy__plan");

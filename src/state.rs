@@ -1,7 +1,7 @@
-//! The gateway's own memory: one SQLite database, outside every workspace, with one writer.
+//! The gateway's own memory: one `SQLite` database, outside every workspace, with one writer.
 //!
 //! Runners cannot reach it, so what it says about owners, sessions and processes can be trusted.
-//! Each table is read and written by one module only, named beside it in [`SCHEMA`].
+//! Each table is read and written by one module only, named beside it in `SCHEMA`.
 
 use std::{fs, io, path::Path, sync::Arc};
 

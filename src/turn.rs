@@ -100,8 +100,11 @@ impl Means {
         config: &Arc<Config>,
     ) -> Result<(Workspace, Lease), Refusal> {
         let workspace = self.bind(identity, config).await?;
-        let lease =
-            self.pool.lease(Spec::of(config, &workspace)).await.map_err(failure::no_runner)?;
+        let lease = self
+            .pool
+            .lease(Spec::of(config, &workspace))
+            .await
+            .map_err(|error| failure::no_runner(&error))?;
         if config.log.workspace_routing {
             log::info!(
                 "routing user={:?} source={:?} workspace={} epoch={}",

@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::{
-    apps::{HttpServerApp, ServerApp},
+    apps::{HttpServerApp, ReusedHttpStream, ServerApp},
     protocols::{
         GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
         Stream, TimingDigest, UniqueID, UniqueIDType, http::ServerSession,
@@ -67,7 +67,7 @@ impl ServerApp for Guarded {
         session.set_keepalive((!*shutdown.borrow()).then_some(KEEP_ALIVE));
         expect_head();
         let mut reused = self.proxy.process_new_http(session, shutdown).await;
-        while let Some((stream, settings)) = reused.map(|reused| reused.consume()) {
+        while let Some((stream, settings)) = reused.map(ReusedHttpStream::consume) {
             let mut session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
@@ -251,7 +251,7 @@ mod tests {
         };
         let start = Instant::now();
         let mut read = Vec::new();
-        let (_, error) = tokio::join!(drip, async { guarded.read_to_end(&mut read).await });
+        let ((), error) = tokio::join!(drip, async { guarded.read_to_end(&mut read).await });
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(read.len() <= 11, "read {} bytes", read.len());
         assert!(start.elapsed() >= Duration::from_secs(10));

@@ -67,6 +67,7 @@ impl Exchange {
     }
 
     /// Keeps `refusal` for [`super::reply::fail`] and gives Pingora the error that leads there.
+    #[expect(clippy::unnecessary_box_returns, reason = "so Pingora's phases want it")]
     pub(super) fn fail(&mut self, refusal: Refusal) -> Box<Error> {
         let status = refusal.status.as_u16();
         self.refusal = Some(refusal);

@@ -260,7 +260,7 @@ mod tests {
     fn two_values_are_refused_by_name() {
         for name in ["x-openwebui-chat-id", "x-openpersona-task", META] {
             let refusal = read(true, &[(name, b"a"), (name, b"b")]).unwrap_err();
-            assert_eq!((refusal.status.as_u16(), refusal.param), (400, Some(name)));
+            assert_eq!((refusal.status.as_u16(), refusal.param), (400, Some(name.into())));
         }
     }
 
@@ -300,7 +300,11 @@ mod tests {
             &deep,
         ] {
             let refusal = read_meta(json).expect_err(json);
-            assert_eq!((refusal.status.as_u16(), refusal.param), (400, Some(META)), "{json}");
+            assert_eq!(
+                (refusal.status.as_u16(), refusal.param),
+                (400, Some(META.into())),
+                "{json}"
+            );
         }
         let ignored = format!(r#"{{"x":{}{}}}"#, "[".repeat(5000), "]".repeat(5000));
         assert!(read_meta(&ignored).is_ok());

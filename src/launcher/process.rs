@@ -106,7 +106,7 @@ impl ProcessLauncher {
         let output = Output::of(format!("workspace={}", spec.workspace), self.known(spec, &key));
         let program = command.as_std().get_program().to_owned();
         let child = Child::spawn(command, output, nursery)
-            .map_err(|error| LaunchError::Spawn(format!("{program:?}: {error}")))?;
+            .map_err(|error| LaunchError::Spawn(format!("{}: {error}", program.display())))?;
         let guard = child.kill_on_drop();
         let ready = tokio::select! {
             biased;

@@ -109,9 +109,9 @@ mod tests {
             |spec| spec.secrets.clear(),
         ];
         for (number, change) in changes.iter().enumerate() {
-            let mut changed = spec();
-            change(&mut changed);
-            assert_ne!(changed.hash(), spec().hash(), "change {number}");
+            let mut other = spec();
+            change(&mut other);
+            assert_ne!(other.hash(), spec().hash(), "change {number}");
         }
     }
 

@@ -48,7 +48,9 @@ pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wis
         provider: config
             .providers
             .iter()
-            .map(|(id, provider)| (id, ProviderFile::of(id, provider, &mut references)))
+            .map(|(id, provider)| {
+                (id, ProviderFile::of(id, provider, [main, small], &mut references))
+            })
             .collect(),
         permission: agents::everybody(config),
         mcp: config
@@ -113,8 +115,20 @@ struct OptionsFile<'a> {
 }
 
 impl<'a> ProviderFile<'a> {
-    fn of(id: &str, provider: &'a Provider, references: &mut References) -> Self {
+    /// Besides the listed models there are the `chosen` ones: a workspace may have chosen one
+    /// that nobody listed.
+    fn of(
+        id: &str,
+        provider: &'a Provider,
+        chosen: [&'a ModelRef; 2],
+        references: &mut References,
+    ) -> Self {
         let key = |key| references.to(&format!("OPEN_PERSONA_KEY_{id}"), key);
+        let listed = provider.models.iter().map(|(id, model)| (id, ModelFile::of(model)));
+        let mut models: BTreeMap<_, _> = listed.collect();
+        for chosen in chosen.into_iter().filter(|chosen| chosen.provider == id) {
+            models.entry(&chosen.model).or_insert_with(|| ModelFile::unlisted(&chosen.model));
+        }
         Self {
             npm: &provider.npm,
             name: &provider.name,
@@ -122,7 +136,7 @@ impl<'a> ProviderFile<'a> {
                 base_url: provider.base_url.as_deref(),
                 api_key: provider.key.as_ref().map(key),
             },
-            models: provider.models.iter().map(|(id, model)| (id, ModelFile::of(model))).collect(),
+            models,
         }
     }
 }
@@ -150,6 +164,18 @@ struct ModalitiesFile {
 }
 
 impl<'a> ModelFile<'a> {
+    /// A model of which only the id is known, with the limits of a middling one.
+    fn unlisted(id: &'a str) -> Self {
+        Self {
+            name: id,
+            tool_call: true,
+            reasoning: false,
+            attachment: false,
+            limit: LimitFile { context: 128_000, output: 16_384 },
+            modalities: ModalitiesFile { input: &["text"], output: &["text"] },
+        }
+    }
+
     fn of(model: &'a Model) -> Self {
         Self {
             name: &model.name,

@@ -37,7 +37,7 @@ pub(super) const LONG_LIFE: Duration = Duration::from_secs(30);
 /// The failure in a row that starts the waiting.
 const TOLERATED: u32 = 3;
 const LONGEST: Duration = Duration::from_secs(30);
-const FORGOTTEN: Duration = Duration::from_secs(600);
+const FORGOTTEN: Duration = Duration::from_mins(10);
 
 #[cfg(test)]
 mod tests {

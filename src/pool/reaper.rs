@@ -93,7 +93,7 @@ mod tests {
     async fn a_runner_nobody_uses_is_stopped_after_its_time() {
         let world = world();
         world.pool.lease(spec("alice")).await.unwrap();
-        sleep(IDLE - Duration::from_secs(1)).await;
+        sleep(IDLE.saturating_sub(Duration::from_secs(1))).await;
         assert_eq!(world.live(), 1);
         sleep(FASTEST * 2).await;
         assert_eq!(world.live(), 0);

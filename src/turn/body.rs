@@ -26,9 +26,12 @@ use crate::{
 /// Frames a turn may be ahead of its reader.
 const AHEAD: usize = 16;
 
+/// A turn on its way.
+type Work = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
+
 /// The body of a turn's answer.
 pub(super) struct LiveBody {
-    work: Option<Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>>,
+    work: Option<Work>,
     frames: mpsc::Receiver<Bytes>,
     /// Read already, to know that there is something.
     first: Option<Bytes>,

@@ -134,9 +134,10 @@ impl Course {
                 continue;
             };
             let heard = seat.reply.hear(event);
-            settle_by = match seat.reply.is_settling() {
-                true => settle_by.or(Some(Instant::now() + SETTLE)),
-                false => None,
+            settle_by = if seat.reply.is_settling() {
+                settle_by.or_else(|| Some(Instant::now() + SETTLE))
+            } else {
+                None
             };
             let Some(heard) = heard else { continue };
             first_by = None;
@@ -206,11 +207,11 @@ fn until(time: u64) -> Duration {
 
 /// Later than any turn may last.
 fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(7 * 24 * 60 * 60)
+    Instant::now() + Duration::from_hours(7 * 24)
 }
 
 /// What is said when a tool call was the end of the answer, and nobody knows what was refused.
 const REFUSED: &str = "I stopped here, without an answer: I could not go on after the last tool. \
                        Ask for it another way, or ask your admin to allow it.";
 /// opencode's own delays stay under 40 s; a provider's `retry-after` has no limit (observed).
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);

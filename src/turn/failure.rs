@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// There is no runner.
-pub(super) fn no_runner(error: PoolError) -> Refusal {
+pub(super) fn no_runner(error: &PoolError) -> Refusal {
     let unavailable =
         |code, message: &'static str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
-    let (refusal, wait) = match &error {
+    let (refusal, wait) = match error {
         PoolError::Full(_) => (
             unavailable("no_capacity", "All workspaces are busy. Try again in a moment."),
             Some(Duration::from_secs(10)),
@@ -58,7 +58,7 @@ pub(super) fn no_runner(error: PoolError) -> Refusal {
             None,
         ),
     };
-    let refusal = refusal.because(&error);
+    let refusal = refusal.because(error);
     match wait {
         Some(wait) => refusal.retry_after(wait),
         None => refusal,

@@ -43,14 +43,18 @@ impl Seat {
             let parts = prompt.parts.clone();
             match Self::prompt(course, workspace, &mut closing, &plan, &prompt, &parts).await {
                 Err(error) if error.is_session_lost() => closing.forget(&plan).await,
-                prompted => return prompted.map(|heard| heard.with(closing)).map_err(refused),
+                prompted => {
+                    return prompted
+                        .map(|heard| heard.with(closing))
+                        .map_err(|error| failure::of_call(&error));
+                }
             }
         }
         let system = prompt.system.clone();
         let bare = Prompt { system, transcript: Vec::new(), parts: Vec::new(), ..prompt.clone() };
         let parts = prompt.replayed();
         let prompted = Self::prompt(course, workspace, &mut closing, &Plan::Fresh, &bare, &parts);
-        prompted.await.map(|heard| heard.with(closing)).map_err(refused)
+        prompted.await.map(|heard| heard.with(closing)).map_err(|error| failure::of_call(&error))
     }
 
     async fn prompt(
@@ -265,10 +269,6 @@ fn part(part: &Part) -> client::Part<'_> {
             client::Part::File { mime, url, filename: filename.as_deref() }
         }
     }
-}
-
-fn refused(error: ClientError) -> Refusal {
-    failure::of_call(&error)
 }
 
 /// An id of ours for a user message: starts with `msg` and is unique in opencode's database.

@@ -114,7 +114,7 @@ impl Voice {
     pub(super) fn tool(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
         match (self.style, self.form) {
             (ToolStyle::None, _) => None,
-            (ToolStyle::Native, Form::Stream { .. }) => self.native(tool),
+            (ToolStyle::Native, Form::Stream { .. }) => Some(self.native(tool)),
             (ToolStyle::Plain | ToolStyle::Native, _) => self.plain(tool),
         }
     }
@@ -131,7 +131,7 @@ impl Voice {
         }
     }
 
-    fn native(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
+    fn native(&mut self, tool: &Tool<'_>) -> Bytes {
         // Open WebUI wants ids that are unique in the chat: a part's is, a provider's need not be.
         let id = tool.part.clone().into_owned();
         let arguments = tool.input.map_or_else(String::new, |input| shown_arguments(input.get()));
@@ -153,7 +153,7 @@ impl Voice {
                 closed(&id, &tool.name, &arguments, text, status)
             }
         };
-        Some(self.opened(frames))
+        self.opened(frames)
     }
 
     /// Says a paragraph of our own.

@@ -19,7 +19,7 @@ async fn a_streamed_chat_is_openais_stream() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(answer.headers["content-type"], "text/event-stream");
     assert_eq!(answer.headers["cache-control"], "no-store");
-    assert_eq!(answer.text(), "Hello from the scripted provider.");
+    assert_eq!(answer.text(), "Hello the quick brown fox.");
     assert_eq!(answer.events().last(), Some(&"[DONE]"));
 }
 
@@ -32,7 +32,7 @@ async fn a_chat_that_is_not_streamed_is_one_document() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let answer = answer.json();
     assert_eq!(answer["object"], "chat.completion");
-    assert_eq!(answer["choices"][0]["message"]["content"], "Hello from the scripted provider.");
+    assert_eq!(answer["choices"][0]["message"]["content"], "Hello the quick brown fox.");
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     assert!(answer["usage"]["total_tokens"].as_u64() > Some(0), "{answer}");
     assert_eq!(answer["model_details"]["model"], "mock/m1");
@@ -143,7 +143,7 @@ async fn a_broken_event_stream_is_an_error_and_the_next_turn_listens_again() {
     world.opencode.hang_up();
     let answer = connection.answer().await;
     assert!(answer.events().last().unwrap().contains("\"error\""), "{}", answer.body);
-    assert_eq!(world.chat(&ask("hello")).await.text(), "Hello from the scripted provider.");
+    assert_eq!(world.chat(&ask("hello")).await.text(), "Hello the quick brown fox.");
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn a_lost_session_is_rebuilt_once_with_the_transcript() {
         {"role": "user", "content": "two"},
     ]);
     let answer = world.chat_with(&front_end(&second), &request).await;
-    assert_eq!(answer.text(), "Hello from the scripted provider.");
+    assert_eq!(answer.text(), "Hello the quick brown fox.");
     let (path, prompt) = world.opencode.calls_to("prompt_async").remove(2);
     assert_eq!(path, "/session/ses_stub2/prompt_async");
     assert!(prompt["parts"].to_string().contains("the answer was 42"), "{prompt}");

@@ -301,4 +301,6 @@ impl Launcher for Scripted {
     }
 
     async fn sweep(&self) {}
+
+    async fn close(&self) {}
 }

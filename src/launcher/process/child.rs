@@ -137,7 +137,7 @@ impl Keeper {
         let output = Arc::clone(&self.output);
         let drained = async {
             tokio::join!(async { drain(&output, stdout, "stdout").await }, async {
-                drain(&output, stderr, "stderr").await
+                drain(&output, stderr, "stderr").await;
             });
         };
         tokio::pin!(drained);

@@ -76,7 +76,7 @@ impl Ledger {
             let mut swept = procfs::kill_all(|member| {
                 member != pid && procfs::stat(member).is_some_and(|stat| leads(stat.group))
             });
-            swept += procfs::kill_all(|leader| leads(leader));
+            swept += procfs::kill_all(leads);
             if swept > 0 {
                 log::warn!("sweep pid={pid} processes={swept}");
             }

@@ -44,8 +44,8 @@ pub(super) struct AgentFile {
 }
 
 /// Every agent to configure, by name. opencode's own stay as they are, except that none thinks up
-/// a title for a session nobody sees, and that `plan` changes no files whatever the policy allows:
-/// opencode lays the rules for everybody over `plan`'s own.
+/// a title for a session nobody sees, and that `plan` changes no files, nor has them changed by an
+/// agent that may, whatever the policy allows: opencode lays the rules for everybody over `plan`'s.
 pub(super) fn of(config: &Config, wishes: &Wishes) -> BTreeMap<String, AgentFile> {
     let mut agents = BTreeMap::new();
     for (name, agent) in &wishes.agents {
@@ -59,7 +59,10 @@ pub(super) fn of(config: &Config, wishes: &Wishes) -> BTreeMap<String, AgentFile
     }
     let untitled = AgentFile { disable: Some(true), ..AgentFile::default() };
     agents.insert("title".to_owned(), untitled);
-    let permission = Rules::from([("edit".to_owned(), "deny".into())]);
+    let permission = Rules::from([
+        ("edit".to_owned(), "deny".into()),
+        ("task".to_owned(), json!({"*": "deny", "explore": action(config, "task")})),
+    ]);
     agents.insert("plan".to_owned(), AgentFile { permission, ..AgentFile::default() });
     agents
 }
@@ -70,6 +73,7 @@ pub(super) fn everybody(config: &Config) -> Rules {
     let mut rules: Rules =
         policy.map(|(tool, action)| (tool.clone(), action.as_str().into())).collect();
     rules.extend(integrations(config, &[]));
+    rules.insert("task".to_owned(), allowance(config, "task"));
     // A question waits for an answer that no one can give.
     rules.insert("question".to_owned(), "deny".into());
     rules
@@ -119,15 +123,29 @@ fn tools(config: &Config, named: &[String]) -> Rules {
 /// What a tool that a persona names may do: no more than the policy for every agent says, because
 /// an agent's rules come after that one's.
 fn allowance(config: &Config, tool: &str) -> Value {
-    let policy = &config.turns.permissions;
-    match policy.get(tool).or_else(|| policy.get("*")) {
-        Some(action) => action.as_str().into(),
+    let action = action(config, tool);
+    match (tool, action) {
+        // A task can be given to any agent by name, also to one with other integrations. The
+        // agents that users choose from are not for tasks.
+        ("task", "allow" | "ask") => {
+            let forms = config.personas.0.iter().flat_map(|p| [p.agent(false), p.agent(true)]);
+            let chosen = ["build", "plan"].map(str::to_owned).into_iter().chain(forms);
+            let mut rules: Rules = chosen.map(|agent| (agent, "deny".into())).collect();
+            rules.insert("*".to_owned(), action.into());
+            rules.into_iter().collect()
+        }
         // opencode's own rules for reading, which a bare `allow` would undo.
-        None if tool == "read" => {
+        ("read", "allow") if !config.turns.permissions.contains_key("read") => {
             json!({"*": "allow", "*.env": "ask", "*.env.*": "ask", "*.env.example": "allow"})
         }
-        None => "allow".into(),
+        _ => action.into(),
     }
+}
+
+/// What the policy for every agent says of `tool`.
+fn action<'a>(config: &'a Config, tool: &str) -> &'a str {
+    let policy = &config.turns.permissions;
+    policy.get(tool).or_else(|| policy.get("*")).map_or("allow", String::as_str)
 }
 
 /// Rules for the tools of each integration, `<name>_<tool>`: those in `on` as the policy has them,

@@ -175,6 +175,10 @@ fn an_integration_is_off_but_for_the_personas_that_turn_it_on() {
         json!({
             "mail_*": "deny", "mail_box_*": "deny",
             "question": "deny", "webfetch": "ask",
+            "task": {
+                "*": "allow", "build": "deny", "plan": "deny", "izzy": "deny", "izzy__plan": "deny",
+                "grant-draft": "deny", "grant-draft__plan": "deny",
+            },
         })
     );
     assert_eq!(
@@ -240,5 +244,31 @@ fn a_users_agent_is_a_subagent_and_never_replaces_one_of_ours() {
     assert_eq!(json["agent"]["izzy"]["mode"], "primary");
     assert_eq!(json["agent"]["title"], json!({"disable": true}));
     assert_eq!(json["agent"].get("build"), None, "left as opencode has it");
-    assert_eq!(json["agent"]["plan"], json!({"permission": {"edit": "deny"}}));
+}
+
+#[test]
+fn plan_changes_no_files_and_has_none_changed() {
+    let mut config = config();
+    config.turns.permissions = [("*".to_owned(), "allow".to_owned())].into();
+    let (_, json) = generated(&config, &Wishes::default());
+    assert_eq!(
+        json["agent"]["plan"],
+        json!({"permission": {"edit": "deny", "task": {"*": "deny", "explore": "allow"}}})
+    );
+
+    config.turns.permissions = [("task".to_owned(), "deny".to_owned())].into();
+    let (_, json) = generated(&config, &Wishes::default());
+    assert_eq!(json["permission"]["task"], "deny");
+    assert_eq!(json["agent"]["plan"]["permission"]["task"]["explore"], "deny");
+}
+
+#[test]
+fn a_chosen_model_that_nobody_listed_is_described() {
+    let mut config = config();
+    config.providers.values_mut().for_each(|provider| provider.models.clear());
+    let provider = config.providers.keys().next().unwrap().clone();
+    let chosen = ModelRef { provider: provider.clone(), model: "new".to_owned() };
+    let settings = generate(&config, &chosen, &chosen, &Wishes::default());
+    let json: serde_json::Value = serde_json::from_str(&settings.json).unwrap();
+    assert_eq!(json["provider"][&provider]["models"]["new"]["limit"]["context"], 128_000);
 }
