@@ -33,12 +33,21 @@ pub enum Ask {
 }
 
 impl Ask {
+    /// opencode's id of the request.
+    pub fn request(&self) -> &str {
+        match self {
+            Self::Permission { request, .. } | Self::Question { request, .. } => request,
+        }
+    }
+
     /// What the user reads when the answer was no and the turn ended with it.
     pub fn refusal(&self) -> String {
         match self {
             Self::Permission { permission, patterns, .. } => {
                 let what = match patterns.first() {
-                    Some(pattern) => format!("{} {}", plain::line(permission), plain::code(pattern)),
+                    Some(pattern) => {
+                        format!("{} {}", plain::line(permission), plain::code(pattern))
+                    }
                     None => plain::line(permission),
                 };
                 format!(

@@ -96,7 +96,7 @@ impl Course {
         let finish = self.listen(&mut seat, frames).await?;
         if finish == Finish::Refused {
             let text = seat.reply.refused().map_or(REFUSED.into(), Ask::refusal);
-            say(frames, self.voice.paragraph(&text)).await;
+            say(frames, self.voice.stop_short(&text)).await;
         }
         seat.leave().await;
         say(frames, Some(self.voice.end(finish, seat.reply.tokens(), &details))).await;
@@ -211,7 +211,7 @@ fn far_away() -> Instant {
 }
 
 /// What is said when a tool call was the end of the answer, and nobody knows what was refused.
-const REFUSED: &str = "I stopped here, without an answer: I could not go on after the last tool. \
+pub(super) const REFUSED: &str = "I stopped here, without an answer: I could not go on after the last tool. \
                        Ask for it another way, or ask your admin to allow it.";
 /// opencode's own delays stay under 40 s; a provider's `retry-after` has no limit (observed).
 const LONGEST_RETRY: Duration = Duration::from_mins(1);

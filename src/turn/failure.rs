@@ -234,8 +234,12 @@ fn of_unknown(told: &str) -> Refusal {
         )
         .param("messages");
     }
-    if is(&["Model not found", "ProviderModelNotFoundError", "Agent not found", "ProviderNoProviders"])
-    {
+    if is(&[
+        "Model not found",
+        "ProviderModelNotFoundError",
+        "Agent not found",
+        "ProviderNoProviders",
+    ]) {
         return Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "runner_misconfigured",

@@ -8,7 +8,8 @@ pub(super) fn line(text: &str) -> String {
     for _ in 0..LONGEST {
         let Some(c) = chars.next() else { return short };
         // `<think>` or `<details>` would hide the rest of the answer in Open WebUI.
-        let is_tag = c == '<' && chars.peek().is_some_and(|c| c.is_alphabetic() || "/!?".contains(*c));
+        let is_tag =
+            c == '<' && chars.peek().is_some_and(|c| c.is_alphabetic() || "/!?".contains(*c));
         short.push(if is_tag { '‹' } else { c });
     }
     if chars.peek().is_some() {

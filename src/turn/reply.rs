@@ -7,6 +7,8 @@
 
 mod heard;
 mod ledger;
+#[cfg(test)]
+mod tests;
 
 use std::{borrow::Cow, collections::HashSet, time::Duration};
 
@@ -36,13 +38,11 @@ pub struct Reply {
     finish: Option<String>,
     settling: bool,
     ledger: Ledger,
-    /// Whether any text of the running step was passed on.
-    told_of_step: bool,
-    /// Whether any text at all was passed on.
-    told: bool,
-    /// What the session waited for last, and whether the answer was no.
-    asked: Option<Ask>,
-    refused: bool,
+    told: Told,
+    /// What the session waits for.
+    asked: Vec<Ask>,
+    /// What the running step was refused first.
+    refused: Option<Ask>,
     tokens: Tokens,
     cost: f64,
 }
@@ -56,6 +56,17 @@ enum Phase {
     Taken,
     /// Nothing more will be heard.
     Over,
+}
+
+/// What text was passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// None.
+    Nothing,
+    /// Some, but none of the running step.
+    Earlier,
+    /// Some of the running step.
+    OfStep,
 }
 
 impl Reply {
@@ -73,10 +84,9 @@ impl Reply {
             finish: None,
             settling: false,
             ledger: Ledger::new(prompt),
-            told_of_step: false,
-            told: false,
-            asked: None,
-            refused: false,
+            told: Told::Nothing,
+            asked: Vec::new(),
+            refused: None,
             tokens: Tokens::default(),
             cost: 0.0,
         }
@@ -110,7 +120,7 @@ impl Reply {
 
     /// What a turn that ended as [`Finish::Refused`] was refused; `None` when that is not known.
     pub fn refused(&self) -> Option<&Ask> {
-        self.asked.as_ref().filter(|_| self.refused)
+        self.refused.as_ref()
     }
 
     /// Takes in one event. After [`Heard::End`] nothing is heard.
@@ -187,19 +197,21 @@ impl Reply {
             return None;
         }
         let strand = self.ledger.add(&delta)?;
-        self.tell();
+        self.told = Told::OfStep;
         Some(Heard::Piece(strand, delta.delta))
     }
 
-    fn tell(&mut self) {
-        self.told_of_step = true;
-        self.told = true;
+    /// The next step begins: what was passed on will not be said again.
+    fn step(&mut self) {
+        if self.told == Told::OfStep {
+            self.told = Told::Earlier;
+        }
     }
 
     fn part<'a>(&mut self, part: Part<'a>) -> Option<Heard<'a>> {
         let author = self.ledger.author_of(&part);
         if part.kind == "step-finish" && matches!(author, Author::Answer | Author::Summary) {
-            self.told_of_step = false;
+            self.step();
             self.count(&part);
         }
         if author != Author::Answer || part.synthetic {
@@ -217,7 +229,7 @@ impl Reply {
         match self.ledger.hold(&part, strand) {
             Rest::New if part.text.is_empty() => Some(Heard::Begin(strand)),
             Rest::New => {
-                self.tell();
+                self.told = Told::OfStep;
                 Some(Heard::Paragraph(strand, part.text))
             }
             Rest::Nothing => None,
@@ -226,7 +238,7 @@ impl Reply {
                     Cow::Borrowed(text) => Cow::Borrowed(&text[said..]),
                     Cow::Owned(mut text) => Cow::Owned(text.split_off(said)),
                 };
-                self.tell();
+                self.told = Told::OfStep;
                 Some(Heard::Piece(strand, rest))
             }
             // Something was lost in between, and what was passed on cannot be taken back.
@@ -278,7 +290,8 @@ impl Reply {
         }
         if noted.is_new {
             self.answered = false;
-            self.told_of_step = false;
+            self.step();
+            self.refused = None;
         }
         if message.complete {
             self.complete(message);
@@ -303,10 +316,14 @@ impl Reply {
         if status.kind != "retry" || !self.family.contains(event.session.as_ref()) {
             return None;
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "`as` saturates"
+        )]
         let next = status.next.unwrap_or_default() as u64;
         let reason = status.message.unwrap_or_default();
-        Some(Heard::Retry(Retry { reason, next, told: is_own && self.told_of_step }))
+        Some(Heard::Retry(Retry { reason, next, told: is_own && self.told == Told::OfStep }))
     }
 
     fn idle(&mut self) -> Option<Heard<'static>> {
@@ -342,15 +359,17 @@ impl Reply {
         let is_own = event.session == self.session;
         let ask = ask(event);
         if is_own {
-            self.asked = Some(ask.clone());
-            self.refused = false;
+            self.asked.push(ask.clone());
         }
         Some(Heard::Ask(ask))
     }
 
     fn replied(&mut self, event: &ReplyEvent<'_>, is_refusal: bool) {
-        if event.session == self.session && is_refusal {
-            self.refused = true;
+        let of = |ask: &Ask| ask.request() == event.request;
+        let Some(index) = self.asked.iter().position(of) else { return };
+        let ask = self.asked.swap_remove(index);
+        if is_refusal {
+            self.refused.get_or_insert(ask);
         }
     }
 
@@ -369,12 +388,13 @@ impl Reply {
     }
 
     fn failed(&self, failure: Failure<'static>) -> Outcome {
+        let told = self.told != Told::Nothing;
         match failure.name.as_ref() {
             // What there is of an answer stands, and says how it ended.
-            "ContentFilterError" if self.told => Outcome::Finished(Finish::ContentFilter),
-            "MessageOutputLengthError" if self.told => Outcome::Finished(Finish::Length),
+            "ContentFilterError" if told => Outcome::Finished(Finish::ContentFilter),
+            "MessageOutputLengthError" if told => Outcome::Finished(Finish::Length),
             // A refused `doom_loop` is told as an error, other refusals are not.
-            "UnknownError" if self.refused => Outcome::Finished(Finish::Refused),
+            "UnknownError" if self.refused.is_some() => Outcome::Finished(Finish::Refused),
             _ => Outcome::Failed(failure),
         }
     }

@@ -164,6 +164,13 @@ impl Voice {
         frame
     }
 
+    /// Says why the answer ends here, in words of our own.
+    pub(super) fn stop_short(&mut self, text: &str) -> Option<Bytes> {
+        let mut frames = BytesMut::from(&self.broken_off()[..]);
+        frames.put_slice(&self.paragraph(text)?);
+        Some(frames.freeze())
+    }
+
     /// Ends the answer: the last frames, or the whole document.
     pub(super) fn end(&mut self, finish: Finish, tokens: Tokens, details: &ModelDetails) -> Bytes {
         let usage = usage_of(tokens);
@@ -213,6 +220,8 @@ impl Voice {
 }
 
 fn closed(id: &str, name: &str, arguments: &str, text: &str, status: CallStatus) -> Bytes {
+    // A call that is over has arguments, and they are JSON.
+    let arguments = if arguments.is_empty() { "{}" } else { arguments };
     let mut frames = BytesMut::from(&item::call(id, name, arguments, status)[..]);
     let cut = text.floor_char_boundary(LONGEST_SHOWN);
     let left_out = text.len() - cut;
@@ -236,10 +245,7 @@ fn shown_arguments(json: &str) -> String {
 
 fn usage_of(tokens: Tokens) -> Usage {
     Usage {
-        prompt: tokens
-            .input
-            .saturating_add(tokens.cache.read)
-            .saturating_add(tokens.cache.write),
+        prompt: tokens.input.saturating_add(tokens.cache.read).saturating_add(tokens.cache.write),
         cached: tokens.cache.read,
         completion: tokens.output.saturating_add(tokens.reasoning),
         reasoning: tokens.reasoning,

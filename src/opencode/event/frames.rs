@@ -79,7 +79,8 @@ const LARGEST: usize = 32 << 20;
 mod tests {
     use super::*;
 
-    const STREAM: &[u8] = b": hello\n\ndata: {\"a\":1}\n\nid: 7\r\ndata:{\"b\":\"\xe2\x80\xa8\"}\r\n\
+    const STREAM: &[u8] =
+        b": hello\n\ndata: {\"a\":1}\n\nid: 7\r\ndata:{\"b\":\"\xe2\x80\xa8\"}\r\n\
         \r\ndata: [\ndata: 1]\n\n\n\ndata: {\"c";
 
     fn frames_of(pieces: impl Iterator<Item = &'static [u8]>) -> Vec<Bytes> {
@@ -106,7 +107,7 @@ mod tests {
     fn a_frame_without_end_is_given_up() {
         let mut frames = Frames::default();
         frames.push(b"data: ");
-        for _ in 0..=32 {
+        for _ in 0..32 {
             assert!(frames.next_frame().is_ok());
             frames.push(&vec![b'x'; 1 << 20]);
         }
@@ -121,6 +122,6 @@ mod tests {
             frames.push(&line);
             frames.next_frame().is_err()
         });
-        assert_eq!(ended, Some(4));
+        assert_eq!(ended, Some(3));
     }
 }

@@ -1,28 +1,26 @@
-//! The shapes of the events, member by member.
+//! The shapes of the events, member by member. Serde borrows only from a `Cow` that is written
+//! out: not through an alias, nor within an `Option`.
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Number, value::RawValue};
 
-/// Text as it stands in the JSON, or unescaped when it has escapes.
-type Text<'a> = Cow<'a, str>;
-
 /// `message.part.delta`. `field` is `text` for reasoning as well.
 #[derive(Debug, Deserialize)]
 pub struct Delta<'a> {
     /// The session.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
+    pub session: Cow<'a, str>,
     /// The message.
     #[serde(borrow, rename = "messageID")]
-    pub message: Text<'a>,
+    pub message: Cow<'a, str>,
     /// The part.
     #[serde(borrow, rename = "partID")]
-    pub part: Text<'a>,
+    pub part: Cow<'a, str>,
     /// What is new. Never empty.
     #[serde(borrow)]
-    pub delta: Text<'a>,
+    pub delta: Cow<'a, str>,
 }
 
 /// `message.part.updated`.
@@ -38,19 +36,19 @@ pub struct PartEvent<'a> {
 pub struct Part<'a> {
     /// Its id.
     #[serde(borrow)]
-    pub id: Text<'a>,
+    pub id: Cow<'a, str>,
     /// Its session.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
+    pub session: Cow<'a, str>,
     /// Its message.
     #[serde(borrow, rename = "messageID")]
-    pub message: Text<'a>,
+    pub message: Cow<'a, str>,
     /// `text`, `reasoning`, `tool`, `step-start`, `step-finish`, …
     #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
+    pub kind: Cow<'a, str>,
     /// All of a text: empty while its deltas come.
     #[serde(borrow, default)]
-    pub text: Text<'a>,
+    pub text: Cow<'a, str>,
     /// Text written by opencode itself, not by the model.
     #[serde(default)]
     pub synthetic: bool,
@@ -59,10 +57,10 @@ pub struct Part<'a> {
     pub ended: bool,
     /// A tool's name.
     #[serde(borrow)]
-    pub tool: Option<Text<'a>>,
+    pub tool: Option<Cow<'a, str>>,
     /// A tool call's id.
     #[serde(borrow, rename = "callID")]
-    pub call: Option<Text<'a>>,
+    pub call: Option<Cow<'a, str>>,
     /// What a tool call does.
     #[serde(borrow)]
     pub state: Option<ToolState<'a>>,
@@ -79,19 +77,19 @@ pub struct Part<'a> {
 pub struct ToolState<'a> {
     /// `pending`, `running`, `completed` or `error`.
     #[serde(borrow)]
-    pub status: Text<'a>,
+    pub status: Cow<'a, str>,
     /// Its arguments, once they are complete.
     #[serde(borrow)]
     pub input: Option<&'a RawValue>,
     /// What it gave.
     #[serde(borrow)]
-    pub output: Option<Text<'a>>,
+    pub output: Option<Cow<'a, str>>,
     /// A line about what it did.
     #[serde(borrow)]
-    pub title: Option<Text<'a>>,
+    pub title: Option<Cow<'a, str>>,
     /// Why it failed.
     #[serde(borrow)]
-    pub error: Option<Text<'a>>,
+    pub error: Option<Cow<'a, str>>,
     /// What the tool adds, in a shape of its own.
     #[serde(borrow)]
     pub metadata: Option<&'a RawValue>,
@@ -143,7 +141,7 @@ pub struct Cache {
 pub struct MessageEvent<'a> {
     /// The session.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
+    pub session: Cow<'a, str>,
     /// The message as it is now.
     #[serde(borrow)]
     pub info: Message<'a>,
@@ -154,22 +152,22 @@ pub struct MessageEvent<'a> {
 pub struct Message<'a> {
     /// Its id.
     #[serde(borrow)]
-    pub id: Text<'a>,
+    pub id: Cow<'a, str>,
     /// `user` or `assistant`.
     #[serde(borrow)]
-    pub role: Text<'a>,
+    pub role: Cow<'a, str>,
     /// The message an assistant answers.
     #[serde(borrow, rename = "parentID")]
-    pub parent: Option<Text<'a>>,
+    pub parent: Option<Cow<'a, str>>,
     /// `compaction` for a summary, else the agent's name.
     #[serde(borrow)]
-    pub mode: Option<Text<'a>>,
+    pub mode: Option<Cow<'a, str>>,
     /// `true` for a summary; of a user's message it is an object.
     #[serde(default, deserialize_with = "is_true")]
     pub summary: bool,
     /// Why the model stopped.
     #[serde(borrow)]
-    pub finish: Option<Text<'a>>,
+    pub finish: Option<Cow<'a, str>>,
     /// Why there is no answer.
     #[serde(borrow)]
     pub error: Option<Failure<'a>>,
@@ -183,7 +181,7 @@ pub struct Message<'a> {
 pub struct StatusEvent<'a> {
     /// The session.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
+    pub session: Cow<'a, str>,
     /// What it does.
     #[serde(borrow)]
     pub status: Status<'a>,
@@ -194,10 +192,10 @@ pub struct StatusEvent<'a> {
 pub struct Status<'a> {
     /// `busy`, `idle` or `retry`.
     #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
+    pub kind: Cow<'a, str>,
     /// For `retry`: why.
     #[serde(borrow)]
-    pub message: Option<Text<'a>>,
+    pub message: Option<Cow<'a, str>>,
     /// For `retry`: when, in Unix milliseconds.
     pub next: Option<f64>,
 }
@@ -207,7 +205,7 @@ pub struct Status<'a> {
 pub struct Of<'a> {
     /// The session.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
+    pub session: Cow<'a, str>,
 }
 
 /// `session.error`.
@@ -215,7 +213,7 @@ pub struct Of<'a> {
 pub struct ErrorEvent<'a> {
     /// The session, if it is one's.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Option<Text<'a>>,
+    pub session: Option<Cow<'a, str>>,
     /// What failed.
     #[serde(borrow)]
     pub error: Failure<'a>,
@@ -227,7 +225,7 @@ pub struct ErrorEvent<'a> {
 pub struct Failure<'a> {
     /// `APIError`, `ProviderAuthError`, `MessageAbortedError`, …
     #[serde(borrow)]
-    pub name: Text<'a>,
+    pub name: Cow<'a, str>,
     /// What is known of it.
     #[serde(default, deserialize_with = "lenient")]
     pub data: FailureData,
@@ -260,13 +258,13 @@ impl Failure<'_> {
 pub struct AskEvent<'a> {
     /// The request to answer.
     #[serde(borrow)]
-    pub id: Text<'a>,
+    pub id: Cow<'a, str>,
     /// The session.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
+    pub session: Cow<'a, str>,
     /// What kind of permission.
     #[serde(borrow)]
-    pub permission: Option<Text<'a>>,
+    pub permission: Option<Cow<'a, str>>,
     /// What the permission is for: commands, paths, …
     #[serde(default, deserialize_with = "lenient")]
     pub patterns: Vec<String>,
@@ -287,13 +285,13 @@ pub struct Question {
 pub struct ReplyEvent<'a> {
     /// The session.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
+    pub session: Cow<'a, str>,
     /// The request that was answered.
     #[serde(borrow, rename = "requestID")]
-    pub request: Text<'a>,
+    pub request: Cow<'a, str>,
     /// Of a permission: `once`, `always` or `reject`.
     #[serde(borrow)]
-    pub reply: Option<Text<'a>>,
+    pub reply: Option<Cow<'a, str>>,
 }
 
 /// `session.created`.
@@ -301,7 +299,7 @@ pub struct ReplyEvent<'a> {
 pub struct SessionEvent<'a> {
     /// The session.
     #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
+    pub session: Cow<'a, str>,
     /// What it is.
     #[serde(borrow)]
     pub info: SessionInfo<'a>,
@@ -312,7 +310,7 @@ pub struct SessionEvent<'a> {
 pub struct SessionInfo<'a> {
     /// The session that spawned it.
     #[serde(borrow, rename = "parentID")]
-    pub parent: Option<Text<'a>>,
+    pub parent: Option<Cow<'a, str>>,
 }
 
 /// The value, or the default when it has another type.

@@ -3,7 +3,8 @@
 use std::{fs, io::Read, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     opencode::event::Event,
     turn::{
         ask::Ask,
+        course::REFUSED,
         failure,
         reply::{Finish, Heard, Outcome, Reply, SETTLE},
         voice::{Form, Voice},
@@ -38,6 +40,27 @@ pub(super) struct Recorded {
     pub(super) json: String,
 }
 
+impl Recorded {
+    fn of(line: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Line<'a> {
+            t_ms: f64,
+            #[serde(borrow)]
+            data: &'a RawValue,
+        }
+        /// `/global/event` wraps its events; `/event`, which is what a gateway reads, does not.
+        #[derive(Deserialize)]
+        struct Wrapped<'a> {
+            #[serde(borrow)]
+            payload: &'a RawValue,
+        }
+        let line: Line<'_> = serde_json::from_str(line).unwrap();
+        let wrapped = serde_json::from_str::<Wrapped<'_>>(line.data.get());
+        let json = wrapped.map_or(line.data, |wrapped| wrapped.payload).get().to_owned();
+        Self { at: line.t_ms, json }
+    }
+}
+
 /// A prompt and when it was sent.
 pub(super) struct Prompt {
     pub(super) session: String,
@@ -51,6 +74,8 @@ pub(super) struct Played {
     /// What others than the caller were to do.
     pub(super) aside: Vec<(usize, String)>,
     pub(super) end: Result<Finish, Refusal>,
+    /// Whether words of our own end the answer.
+    own_words: bool,
     /// How many events it took.
     pub(super) heard: usize,
 }
@@ -82,24 +107,14 @@ impl Recording {
             let file = fs::File::open(directory().join(format!("events/{name}.jsonl.gz"))).unwrap();
             flate2::read::GzDecoder::new(file).read_to_string(&mut lines).unwrap();
         }
-        let lines: Vec<Value> =
-            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        // `/global/event` wraps its events; `/event`, which is what a gateway reads, does not.
-        let unwrapped = |line: &Value| match line["data"].get("payload") {
-            Some(payload) => payload.to_string(),
-            None => line["data"].to_string(),
-        };
-        let events: Vec<Recorded> = lines
-            .iter()
-            .map(|line| Recorded { at: line["t_ms"].as_f64().unwrap(), json: unwrapped(line) })
-            .collect();
+        let events: Vec<Recorded> = lines.lines().map(Recorded::of).collect();
         let opened = opened(&events);
         let prompts = prompts(name, &events);
         Self { name: name.to_owned(), events, prompts, opened }
     }
 
     pub(super) fn has_tools(&self) -> bool {
-        self.events.iter().any(|event| event.json.contains(r#""type":"tool""#))
+        self.events.iter().any(|event| event.json.contains(r#""callID""#))
     }
 
     /// The events from when `prompt` was sent.
@@ -120,10 +135,14 @@ impl Recording {
         style: ToolStyle,
     ) -> Played {
         let mut reply = Reply::new(&prompt.session, &prompt.id);
-        let mut voice =
-            Voice::new(Chunks::new("chatcmpl-1", 7, "open-persona/build"), form, style);
-        let mut played =
-            Played { frames: Vec::new(), aside: Vec::new(), end: Ok(Finish::Stop), heard: 0 };
+        let mut voice = Voice::new(Chunks::new("chatcmpl-1", 7, "open-persona/build"), form, style);
+        let mut played = Played {
+            frames: Vec::new(),
+            aside: Vec::new(),
+            end: Ok(Finish::Stop),
+            own_words: false,
+            heard: 0,
+        };
         let mut settles_at = None;
         let outcome = 'turn: {
             for event in events {
@@ -135,9 +154,9 @@ impl Recording {
                 settles_at = reply
                     .is_settling()
                     .then(|| settles_at.unwrap_or(event.at + SETTLE.as_secs_f64() * 1000.0));
-                match heard.map(|heard| played.take(heard, &mut voice, self.opened + event.at)) {
-                    Some(Some(end)) => break 'turn end,
-                    Some(None) | None => {}
+                let now = self.opened + event.at;
+                if let Some(end) = heard.and_then(|heard| played.take(heard, &mut voice, now)) {
+                    break 'turn end;
                 }
             }
             Ok(if reply.is_settling() { reply.settled() } else { Outcome::Interrupted })
@@ -161,8 +180,9 @@ impl Recording {
         let last = match &played.end {
             Ok(finish) => {
                 if *finish == Finish::Refused {
-                    let text = reply.refused().map_or("(unknown)".to_owned(), Ask::refusal);
-                    played.frames.extend(voice.paragraph(&text));
+                    played.own_words = true;
+                    let text = reply.refused().map_or(REFUSED.to_owned(), Ask::refusal);
+                    played.frames.extend(voice.stop_short(&text));
                 }
                 voice.end(*finish, reply.tokens(), &details())
             }
@@ -226,12 +246,15 @@ impl Played {
             let wait = refusal.retry_after.map(|wait| format!(", retry after {wait:.1?}"));
             lines.push(format!(
                 "{when} {} {}: {}{}",
-                refusal.status.as_u16(), refusal.code, refusal.message, wait.unwrap_or_default(),
+                refusal.status.as_u16(),
+                refusal.code,
+                refusal.message,
+                wait.unwrap_or_default(),
             ));
             let event = sse::error(refusal);
             assert!(event.starts_with(b"data: {\"error\":{"), "{event:?}");
         }
-        summed_up(lines).join("\n")
+        summed_up(&lines).join("\n")
     }
 
     fn aside_at(&self, index: usize) -> impl Iterator<Item = String> {
@@ -242,15 +265,26 @@ impl Played {
     pub(super) fn chunks(&self) -> Vec<Value> {
         let all = self.frames.iter().flat_map(|frame| frame.to_vec()).collect::<Vec<u8>>();
         let all = String::from_utf8(all).unwrap();
-        let frames = all.split_terminator("\n\n").map(|frame| frame.strip_prefix("data: ").unwrap());
+        let frames =
+            all.split_terminator("\n\n").map(|frame| frame.strip_prefix("data: ").unwrap());
         let frames = frames.filter(|frame| *frame != "[DONE]");
         frames.map(|frame| serde_json::from_str(frame).unwrap()).collect()
     }
 
     /// The pieces of the answer's text.
     pub(super) fn pieces(&self) -> Vec<String> {
-        let content = |chunk: &Value| Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned());
+        let content =
+            |chunk: &Value| Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned());
         self.chunks().iter().filter_map(content).collect()
+    }
+
+    /// The pieces of the model's text.
+    pub(super) fn answer(&self) -> Vec<String> {
+        let mut pieces = self.pieces();
+        if self.own_words {
+            pieces.pop();
+        }
+        pieces
     }
 }
 
@@ -286,7 +320,7 @@ fn shortened(line: String) -> String {
 }
 
 /// The same, with long runs of pieces in one line.
-fn summed_up(lines: Vec<String>) -> Vec<String> {
+fn summed_up(lines: &[String]) -> Vec<String> {
     let kind = |line: &String| line.split(' ').next().unwrap_or_default().to_owned();
     let mut summed = Vec::new();
     for run in lines.chunk_by(|a, b| kind(a) == kind(b)) {
@@ -294,7 +328,12 @@ fn summed_up(lines: Vec<String>) -> Vec<String> {
             summed.extend_from_slice(run);
         } else {
             summed.extend_from_slice(&run[..2]);
-            summed.push(format!("… {} more {} {}", run.len() - 2, kind(&run[0]), digest(&run.concat())));
+            summed.push(format!(
+                "… {} more {} {}",
+                run.len() - 2,
+                kind(&run[0]),
+                digest(&run.concat())
+            ));
         }
     }
     summed

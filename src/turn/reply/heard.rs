@@ -75,8 +75,8 @@ pub struct Tool<'a> {
 impl<'a> Tool<'a> {
     /// The call in `part`, if it is one.
     pub(super) fn of(part: Part<'a>) -> Option<Self> {
-        let (name, state) = (part.tool?, part.state?);
-        let stage = match state.status.as_ref() {
+        let (name, call) = (part.tool?, part.state?);
+        let stage = match call.status.as_ref() {
             "pending" => Stage::Announced,
             "running" => Stage::Running,
             "completed" if name == INVALID => Stage::Failed,
@@ -84,35 +84,36 @@ impl<'a> Tool<'a> {
             "error" => Stage::Failed,
             _ => return None,
         };
-        let name = match state.input.filter(|_| name == INVALID) {
-            Some(input) => meant(input).unwrap_or(name),
-            None => name,
-        };
-        Some(Self {
+        let exit = call.failed_exit().filter(|_| stage == Stage::Done);
+        let tool = Self {
             part: part.id,
             call: part.call.unwrap_or_default(),
             name,
             stage,
-            input: state.input.filter(|_| stage > Stage::Announced),
-            exit: state.failed_exit().filter(|_| stage == Stage::Done),
-            output: state.output.or(state.error),
-            title: state.title.filter(|title| !title.is_empty()),
-        })
+            input: call.input.filter(|_| stage > Stage::Announced),
+            exit,
+            output: call.output.or(call.error),
+            title: call.title.filter(|title| !title.is_empty()),
+        };
+        Some(if tool.name == INVALID { tool.meant() } else { tool })
+    }
+
+    /// A call that opencode could not understand, as the call that it was meant to be.
+    fn meant(self) -> Self {
+        #[derive(Deserialize)]
+        struct Input {
+            tool: String,
+            error: String,
+        }
+        let input = self.input.and_then(|input| serde_json::from_str(input.get()).ok());
+        let Some(Input { tool, error }) = input else { return self };
+        let output = (self.stage == Stage::Failed).then_some(Cow::Owned(error));
+        Self { name: Cow::Owned(tool), output, input: None, title: None, ..self }
     }
 }
 
 /// What opencode calls a call that it could not understand.
 const INVALID: &str = "invalid";
-
-/// The tool that a call was meant for that could not be understood.
-fn meant(input: &RawValue) -> Option<Cow<'static, str>> {
-    #[derive(Deserialize)]
-    struct Input {
-        tool: String,
-    }
-    let input: Input = serde_json::from_str(input.get()).ok()?;
-    Some(Cow::Owned(input.tool))
-}
 
 /// A step that will be tried again.
 #[derive(Debug)]

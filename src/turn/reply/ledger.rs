@@ -86,10 +86,8 @@ impl Ledger {
         if self.prompts.contains(id) || self.strangers.contains(id) {
             return;
         }
-        let set = match std::mem::take(&mut self.adopts) {
-            true => &mut self.prompts,
-            false => &mut self.strangers,
-        };
+        let is_adopted = std::mem::take(&mut self.adopts);
+        let set = if is_adopted { &mut self.prompts } else { &mut self.strangers };
         set.insert(id.to_owned());
     }
 
@@ -134,13 +132,11 @@ impl Ledger {
     }
 
     fn author(&mut self, message: &str) -> Author {
-        match self.messages.get(message) {
-            Some(author) => *author,
-            None => {
-                self.messages.insert(message.to_owned(), Author::Unknown);
-                Author::Unknown
-            }
+        if let Some(author) = self.messages.get(message) {
+            return *author;
         }
+        self.messages.insert(message.to_owned(), Author::Unknown);
+        Author::Unknown
     }
 
     /// Notes that `delta` is passed on, if it is the answer's: gives what it belongs to.
@@ -174,7 +170,11 @@ impl Ledger {
             Some(Kind::Open(..)) => Rest::Contradicts,
             Some(_) => return Rest::Nothing,
         };
-        let kind = if part.ended { Kind::Closed } else { Kind::Open(strand, part.text.clone().into_owned()) };
+        let kind = if part.ended {
+            Kind::Closed
+        } else {
+            Kind::Open(strand, part.text.clone().into_owned())
+        };
         self.parts.insert(part.id.clone().into_owned(), kind);
         rest
     }

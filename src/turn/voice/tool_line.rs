@@ -30,22 +30,27 @@ pub(super) fn failure_line(tool: &Tool<'_>) -> Option<String> {
     }
 }
 
-/// What a call is about: the argument that says most, the title, or whatever text comes first.
+/// What a call is about: the argument that says most, the title, or whatever text there is.
 fn subject(tool: &Tool<'_>) -> Option<String> {
     let input: Map<String, Value> =
         tool.input.and_then(|input| serde_json::from_str(input.get()).ok()).unwrap_or_default();
-    let telling = TELLING.iter().find_map(|member| input.get(*member)?.as_str());
-    let telling = telling.or(tool.title.as_deref()).or_else(|| input.values().find_map(first_text));
-    telling.filter(|text| !text.trim().is_empty()).map(str::to_owned)
+    let subject = TELLING.iter().find_map(|member| input.get(*member)?.as_str());
+    let subject = subject.or(tool.title.as_deref()).or_else(|| any_text(&input));
+    subject.filter(|text| !text.trim().is_empty()).map(str::to_owned)
 }
 
-fn first_text(value: &Value) -> Option<&str> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Array(values) => values.iter().find_map(first_text),
-        Value::Object(members) => members.values().find_map(first_text),
-        _ => None,
+/// The text that says most, however deep it is.
+fn any_text(members: &Map<String, Value>) -> Option<&str> {
+    fn text(value: &Value) -> Option<&str> {
+        match value {
+            Value::String(text) => Some(text),
+            Value::Array(values) => values.iter().find_map(text),
+            Value::Object(members) => any_text(members),
+            _ => None,
+        }
     }
+    let telling = TELLING.iter().find_map(|member| members.get(*member).and_then(text));
+    telling.or_else(|| members.values().find_map(text))
 }
 
 /// Arguments of opencode's tools, the most telling first.
@@ -81,6 +86,8 @@ mod tests {
         assert_eq!(line(input), "> 🔧 **bash** `echo 'date'`");
         assert_eq!(line("{}"), "> 🔧 **bash**");
         assert_eq!(line(r#"{"todos":[{"n":1,"content":"one"}]}"#), "> 🔧 **bash** `one`");
+        let input = r#"{"questions":[{"header":"Colour","question":"Which?"}]}"#;
+        assert_eq!(line(input), "> 🔧 **bash** `Which?`");
         assert_eq!(line("[]"), "> 🔧 **bash**");
     }
 
