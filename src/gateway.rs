@@ -72,7 +72,10 @@ impl Gateway {
         let route = route::of(&head.method, head.uri.path())?;
         match route {
             Route::Health => return Ok(Admitted::Answer(reply::health())),
-            Route::Ready => return reply::ready(&self.drain).map(Admitted::Answer),
+            Route::Ready => {
+                let ready = reply::ready(&self.drain, &self.means.pool).await;
+                return ready.map(Admitted::Answer);
+            }
             Route::ChatCompletions | Route::Models | Route::Model(_) => {}
         }
         exchange.admission = Some(self.drain.admit()?);

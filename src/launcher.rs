@@ -35,9 +35,12 @@ pub trait Launcher: Send + Sync + std::fmt::Debug {
     /// before the first launch.
     async fn sweep(&self);
 
-    /// Returns once nothing is left of what it started, launches that were dropped included.
-    /// Called after the last launch and the last stop.
+    /// Ends whatever is left of what it started, launches that were dropped included, and returns
+    /// once nothing is. Called once, last.
     async fn close(&self);
+
+    /// Whether runners can be had at all, as far as a quick look tells. The error says why not.
+    async fn check(&self) -> Result<(), LaunchError>;
 
     /// Whether `runner` is at work although nobody may hold a lease.
     async fn is_busy(&self, runner: &Runner) -> Result<bool, ClientError> {

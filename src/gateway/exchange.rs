@@ -75,7 +75,8 @@ impl Exchange {
     }
 
     /// Holds the body back until all of it is there, then lets it go in one piece: while body
-    /// chunks wait in a full pipe, Pingora does not watch the client (`proxy_h1.rs`).
+    /// chunks wait in a full pipe, Pingora does not watch the client (`proxy_h1.rs`). Until then it
+    /// gets empty pieces: it would take none at all for the end (`send_body_to_pipe`).
     pub(super) fn hold(
         &mut self,
         body: &mut Option<Bytes>,
@@ -93,6 +94,7 @@ impl Exchange {
                 return Ok(());
             }
             self.body.extend_from_slice(&chunk);
+            *body = Some(Bytes::new());
         }
         if end_of_stream && !self.body.is_empty() {
             let whole = self.body.split().freeze();

@@ -7,18 +7,22 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::{drain::Drain, exchange::Exchange, header::strip_answer};
-use crate::{config::Dialect, error::Refusal, openai::sse};
+use crate::{config::Dialect, error::Refusal, openai::sse, pool::Pool};
 
 /// The body of `GET /healthz`: the process is up.
 pub(super) fn health() -> Bytes {
     Bytes::from_static(br#"{"status":"ok"}"#)
 }
 
-/// The body of `GET /readyz`, or a 503 while the gateway stops.
-pub(super) fn ready(drain: &Drain) -> Result<Bytes, Refusal> {
+/// The body of `GET /readyz`, or a 503 while the gateway stops or no runner could be had.
+pub(super) async fn ready(drain: &Drain, pool: &Pool) -> Result<Bytes, Refusal> {
     if drain.is_closed() {
         return Err(Drain::refusal());
     }
+    pool.check().await.map_err(|error| {
+        let message = "Runners cannot be started. The reason is in the gateway's log.";
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "launcher_unusable", message).because(error)
+    })?;
     Ok(Bytes::from_static(br#"{"status":"ready"}"#))
 }
 

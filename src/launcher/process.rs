@@ -16,6 +16,8 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsString,
+    fs::Metadata,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,7 +25,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     child::{Child, Nursery},
@@ -54,6 +56,8 @@ pub struct ProcessLauncher {
     children: Mutex<HashMap<(WorkspaceId, u64), Arc<Child>>>,
     /// One task for each child, ending when nothing of the child is left.
     keepers: TaskTracker,
+    /// Ends the children that are left.
+    closing: CancellationToken,
 }
 
 impl ProcessLauncher {
@@ -80,6 +84,7 @@ impl ProcessLauncher {
             ledger: Ledger::of(state)?,
             children: Mutex::default(),
             keepers: TaskTracker::new(),
+            closing: CancellationToken::new(),
         })
     }
 
@@ -102,6 +107,7 @@ impl ProcessLauncher {
             stop_timeout: spec.stop_timeout,
             ledger: &self.ledger,
             keepers: &self.keepers,
+            kill: self.closing.child_token(),
         };
         let output = Output::of(format!("workspace={}", spec.workspace), self.known(spec, &key));
         let program = command.as_std().get_program().to_owned();
@@ -111,7 +117,7 @@ impl ProcessLauncher {
         let ready = tokio::select! {
             biased;
             () = child.ended.cancelled() => Err(child.died()),
-            runner = ready(spec, epoch, listens, &child, key) => Ok(runner),
+            ready = ready(spec, epoch, listens, &child, key) => ready,
             () = sleep_until(deadline) => Err(LaunchError::Timeout(spec.start_timeout)),
         };
         if let Err(error) = ready {
@@ -128,6 +134,9 @@ impl ProcessLauncher {
 impl Launcher for ProcessLauncher {
     async fn launch(&self, spec: &Spec, epoch: u64) -> Result<Arc<Runner>, LaunchError> {
         let deadline = Instant::now() + spec.start_timeout;
+        if !spec.directory.is_dir() {
+            return Err(LaunchError::Spawn("its workspace is not there".to_owned()));
+        }
         let (data, wanted) = (self.data.clone(), spec.clone());
         let home = tokio::task::spawn_blocking(move || Home::prepare(&data, &wanted))
             .await
@@ -162,13 +171,38 @@ impl Launcher for ProcessLauncher {
     }
 
     async fn close(&self) {
+        self.closing.cancel();
         self.keepers.close();
         self.keepers.wait().await;
+    }
+
+    async fn check(&self) -> Result<(), LaunchError> {
+        let program = Path::new(self.command.first().map_or("", String::as_str));
+        // As execvp looks for it: a name with a slash is a path, any other is searched for.
+        let is_path = program.components().count() > 1;
+        let is_there = |path: PathBuf| {
+            let mode = path.metadata().ok().filter(Metadata::is_file);
+            mode.is_some_and(|file| file.permissions().mode() & 0o111 != 0)
+        };
+        let found = if is_path {
+            is_there(program.to_owned())
+        } else {
+            std::env::split_paths(&self.path).any(|directory| is_there(directory.join(program)))
+        };
+        found
+            .then_some(())
+            .ok_or_else(|| LaunchError::Spawn(format!("there is no program {}", program.display())))
     }
 }
 
 /// The runner that `child` is, once it answers.
-async fn ready(spec: &Spec, epoch: u64, listens: &Listens, child: &Child, key: Secret) -> Runner {
+async fn ready(
+    spec: &Spec,
+    epoch: u64,
+    listens: &Listens,
+    child: &Child,
+    key: Secret,
+) -> Result<Runner, LaunchError> {
     let address = match listens {
         Listens::Announced => Address::Tcp(format!("127.0.0.1:{}", child.output.port().await)),
         Listens::Port(port) => Address::Tcp(format!("127.0.0.1:{port}")),
@@ -191,8 +225,8 @@ async fn ready(spec: &Spec, epoch: u64, listens: &Listens, child: &Child, key: S
         backend,
         ended: child.ended.clone(),
     };
-    probe::until_ready(&runner).await;
-    runner
+    probe::until_ready(&runner).await?;
+    Ok(runner)
 }
 
 /// 32 random bytes in hex: nobody guesses it.

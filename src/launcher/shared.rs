@@ -3,10 +3,13 @@
 //! opencode keeps workspaces apart by its `directory` parameter, which is no boundary: this is for
 //! people who trust each other.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::time::timeout;
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{LaunchError, Launcher, Spec, probe};
@@ -54,7 +57,7 @@ impl Launcher for SharedLauncher {
         };
         timeout(spec.start_timeout, probe::until_ready(&runner))
             .await
-            .map_err(|_| LaunchError::Timeout(spec.start_timeout))?;
+            .map_err(|_| LaunchError::Timeout(spec.start_timeout))??;
         Ok(Arc::new(runner))
     }
 
@@ -64,16 +67,29 @@ impl Launcher for SharedLauncher {
 
     async fn close(&self) {}
 
+    async fn check(&self) -> Result<(), LaunchError> {
+        let connected = timeout(QUICK, async {
+            match &self.address {
+                Address::Tcp(host) => TcpStream::connect(host).await.map(drop),
+                Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+            }
+        });
+        let connected = connected.await.map_err(|_| LaunchError::Timeout(QUICK))?;
+        connected
+            .map_err(|error| LaunchError::Spawn(format!("the server does not listen: {error}")))
+    }
+
     /// Never: giving up a share of the server disturbs nobody's work in it.
     async fn is_busy(&self, _: &Runner) -> Result<bool, ClientError> {
         Ok(false)
     }
 }
 
+/// For a look at whether it is there.
+const QUICK: Duration = Duration::from_secs(2);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{launcher::probe::tests::answering, workspace::WorkspaceId};
 
@@ -91,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_gets_the_one_server_with_a_directory_of_their_own() {
-        let server = answering("HTTP/1.1 200 OK", r#"{"healthy":true,"version":"1"}"#).await;
+        let server = answering("HTTP/1.1 200 OK").await;
         let address = Address::Tcp(server.to_string());
         let launcher = SharedLauncher::new(address.clone(), Some(Secret::new("pw")));
         for dialect in [Dialect::Opencode, Dialect::OpenAi] {

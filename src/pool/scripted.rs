@@ -284,6 +284,10 @@ impl Launcher for Scripted {
 
     async fn close(&self) {}
 
+    async fn check(&self) -> Result<(), LaunchError> {
+        Ok(())
+    }
+
     async fn is_busy(&self, runner: &Runner) -> Result<bool, ClientError> {
         sleep(ASK).await;
         let says = self.script.lock().says.get(&runner.workspace).copied();

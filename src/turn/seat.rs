@@ -39,9 +39,11 @@ impl Seat {
     ) -> Result<Self, Refusal> {
         let (plan, chat) = plan(course, workspace, &prompt).await?;
         let mut closing = Closing::of(lease, chat)?;
+        let system = course.choice.system(prompt.system.as_deref());
+        let system = system.as_deref();
         if plan != Plan::Fresh {
-            let parts = prompt.parts.clone();
-            match Self::prompt(course, workspace, &mut closing, &plan, &prompt, &parts).await {
+            let parts = &prompt.parts;
+            match Self::prompt(course, workspace, &mut closing, &plan, system, parts).await {
                 Err(error) if error.is_session_lost() => closing.forget(&plan).await,
                 prompted => {
                     return prompted
@@ -50,10 +52,8 @@ impl Seat {
                 }
             }
         }
-        let system = prompt.system.clone();
-        let bare = Prompt { system, transcript: Vec::new(), parts: Vec::new(), ..prompt.clone() };
         let parts = prompt.replayed();
-        let prompted = Self::prompt(course, workspace, &mut closing, &Plan::Fresh, &bare, &parts);
+        let prompted = Self::prompt(course, workspace, &mut closing, &Plan::Fresh, system, &parts);
         prompted.await.map(|heard| heard.with(closing)).map_err(|error| failure::of_call(&error))
     }
 
@@ -62,7 +62,7 @@ impl Seat {
         workspace: &Workspace,
         closing: &mut Closing,
         plan: &Plan,
-        prompt: &Prompt,
+        system: Option<&str>,
         parts: &[Part],
     ) -> Result<Prompted, ClientError> {
         let client = Arc::clone(&closing.client);
@@ -75,12 +75,11 @@ impl Seat {
         closing.enter(&session, &id).await;
         let listener = client.listen(&session, course.turn.config.limits.idle).await?;
         let model = &workspace.models.model;
-        let system = course.choice.system(prompt.system.as_deref());
         let prompt = client::Prompt {
             id: &id,
             agent: &course.choice.agent,
             model: client::Model { provider: &model.provider, model: &model.model },
-            system: system.as_deref(),
+            system,
             parts: parts.iter().map(part).collect(),
         };
         client.prompt(&session, &prompt).await?;

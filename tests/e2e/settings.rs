@@ -12,6 +12,8 @@ pub(crate) const FRONT_END_KEY: &str = "front-end-key-for-tests";
 pub(crate) const JWT_FRONT_END_KEY: &str = "jwt-front-end-key-for-tests";
 /// The secret that front end signs with.
 pub(crate) const JWT_SECRET: &str = "a-secret-for-tests-that-is-long-enough-0123456789";
+/// Where the gateway finds that secret.
+const JWT_VARIABLE: &str = "JWT_SECRET_FOR_TESTS";
 
 /// What a gateway is told.
 #[derive(Debug, Clone)]
@@ -116,6 +118,7 @@ impl Settings {
             ("PORT".to_owned(), port.to_string()),
             ("DEFAULT_MAIN_MODEL".to_owned(), "demo/demo".to_owned()),
             ("DEMO_MODEL_URL".to_owned(), self.model_url.clone()),
+            (JWT_VARIABLE.to_owned(), JWT_SECRET.to_owned()),
         ];
         all.extend(self.written.iter().flat_map(|written| written.environment.clone()));
         all
@@ -144,7 +147,7 @@ identity:
       key: "{signed}"
       user: jwt
       jwt:
-        secrets: ["{JWT_SECRET}"]
+        secrets: [env:{JWT_VARIABLE}]
   api_keys:{api_keys}
   body_user: {insecure}
   anonymous: {insecure}

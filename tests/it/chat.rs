@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 use open_persona::launcher::LaunchError;
 use serde_json::{Value, json};
 
-use crate::{opencode::Script, world::World};
+use crate::{
+    opencode::Script,
+    world::{FRONT_END, World, front_end},
+};
 
 fn ask(text: &str) -> Value {
     json!({"model": "open-persona/build", "stream": true, "user": "alice",
@@ -219,18 +222,4 @@ async fn a_lost_session_is_rebuilt_once_with_the_transcript() {
     let (path, prompt) = world.opencode.calls_to("prompt_async").remove(2);
     assert_eq!(path, "/session/ses_stub2/prompt_async");
     assert!(prompt["parts"].to_string().contains("the answer was 42"), "{prompt}");
-}
-
-/// A front end whose plain headers are believed; its key is `front-end`.
-const FRONT_END: &str = "
-identity:
-  front_ends:
-    - { name: webui, user: headers,
-        key: 'sha256:46e8bf80dc1bb1ebb813333e660908956fca9080f88de7cde94cbacc156fe2ca' }
-";
-
-fn front_end<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let mut headers = vec![("Authorization", "Bearer front-end"), ("X-OpenWebUI-User-Id", "alice")];
-    headers.extend_from_slice(more);
-    headers
 }

@@ -2,6 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attacks;
 mod chat;
+mod limits;
+mod openai_dialect;
 mod opencode;
+mod secrets;
+mod sharing;
+mod smuggling;
+mod stub;
 mod world;

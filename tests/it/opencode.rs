@@ -125,6 +125,24 @@ impl Opencode {
         drop(self.shared.events.send(event.to_string()));
     }
 
+    /// Says a piece of the text that the recording `text` is in the middle of, to `session`.
+    pub(crate) fn say_delta(&self, session: &str, text: &str) {
+        self.say(&json!({"type": "message.part.delta", "properties": {
+            "sessionID": session, "messageID": "msg_1fd758aea001XtyUfnM1GRPpIR",
+            "partID": "prt_1fd758b7d0012BdXxJ1VDpzNk9", "field": "text", "delta": text,
+        }}));
+    }
+
+    /// Says the events of a recording that come after its first delta, to `session`.
+    pub(crate) fn finish(&self, name: &str, session: &str) {
+        let (_, prompt) = self.calls_to(&format!("{session}/prompt_async")).pop().unwrap();
+        let message = prompt["messageID"].as_str().unwrap();
+        let events = recorded(name, session, message).into_iter();
+        for event in events.skip_while(|event| !event.contains("message.part.delta")).skip(1) {
+            drop(self.shared.events.send(event));
+        }
+    }
+
     /// Breaks every event stream.
     pub(crate) fn hang_up(&self) {
         self.shared.hang_up.notify_waiters();

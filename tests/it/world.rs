@@ -13,12 +13,13 @@ use std::{
 use async_trait::async_trait;
 use open_persona::{
     chats::Chats,
-    config::{self, Address, Config, Live},
+    config::{self, Address, Config, Dialect, Live},
     gateway::{Gateway, connection::Guarded},
     launcher::{LaunchError, Launcher, Spec},
     opencode::Client,
     pool::Pool,
     runner::{Backend, Runner},
+    secret::Secret,
     serve,
     state::State,
     turn::Means,
@@ -36,7 +37,22 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::opencode::Opencode;
 
 /// Development identities, for tests that do not say who may call.
-const DEVELOPMENT: &str = "identity: { body_user: true, anonymous: true }";
+pub(crate) const DEVELOPMENT: &str = "identity: { body_user: true, anonymous: true }";
+
+/// A front end whose plain headers are believed; its key is `front-end`.
+pub(crate) const FRONT_END: &str = "
+identity:
+  front_ends:
+    - { name: webui, user: headers,
+        key: 'sha256:46e8bf80dc1bb1ebb813333e660908956fca9080f88de7cde94cbacc156fe2ca' }
+";
+
+/// The headers of that front end's request for alice, and `more`.
+pub(crate) fn front_end<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut headers = vec![("Authorization", "Bearer front-end"), ("X-OpenWebUI-User-Id", "alice")];
+    headers.extend_from_slice(more);
+    headers
+}
 
 /// What every test's configuration has.
 const BASE: &str = "
@@ -71,10 +87,10 @@ impl World {
         );
         let path = files.path().join("gateway.yaml");
         std::fs::write(&path, text).unwrap();
-        let mut config = config::load(&path, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let mut config = config::load(&path, &environment).unwrap_or_else(|error| panic!("{error}"));
         change(&mut config);
         let opencode = Opencode::start().await;
-        let launcher = Arc::new(Scripted::of(&opencode));
+        let launcher = Arc::new(Scripted::of(&opencode, config.runners.dialect));
         let live = Live::new(config);
         let config = live.now();
         let state = State::in_memory().unwrap();
@@ -91,7 +107,12 @@ impl World {
 
     /// Connects to the gateway.
     pub(crate) fn connect(&self) -> Connection {
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        self.connect_through(1 << 20)
+    }
+
+    /// Connects to the gateway through a pipe that holds `room` bytes in each direction.
+    pub(crate) fn connect_through(&self, room: usize) -> Connection {
+        let (ours, theirs) = tokio::io::duplex(room);
         let (app, stop) = (Arc::clone(&self.app), self.stop.subscribe());
         #[expect(clippy::disallowed_methods, reason = "aborted when the connection is dropped")]
         let task = tokio::spawn(async move {
@@ -114,6 +135,15 @@ impl World {
         let mut connection = self.connect();
         connection.post(headers, body.to_string().as_bytes()).await;
         connection.answer().await
+    }
+
+    /// Sends exactly `bytes` on a connection of their own, and gives everything that comes back
+    /// until the gateway closes it.
+    pub(crate) async fn raw_to_end(&self, bytes: &[u8]) -> String {
+        let mut connection = self.connect();
+        // A gateway that has closed already need not read the rest.
+        drop(connection.pipe.write_all(bytes).await);
+        connection.rest().await
     }
 
     /// Sends exactly `bytes` on a connection of their own and reads the whole answer.
@@ -144,6 +174,11 @@ impl Connection {
         self.pipe.write_all(body).await.unwrap();
     }
 
+    /// Sends exactly `bytes`.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.pipe.write_all(bytes).await.unwrap();
+    }
+
     /// Reads until `text` has come.
     pub(crate) async fn read_until(&mut self, text: &str) -> String {
         loop {
@@ -153,6 +188,12 @@ impl Connection {
             }
             assert!(self.read_some().await, "the connection ended without {text:?}: {so_far}");
         }
+    }
+
+    /// Reads until the gateway closes the connection.
+    pub(crate) async fn rest(&mut self) -> String {
+        while self.read_some().await {}
+        String::from_utf8_lossy(&self.read).into_owned()
     }
 
     async fn read_some(&mut self) -> bool {
@@ -254,23 +295,33 @@ const ALLOWED: &[&str] = &[
 /// A failure, not a measure: only a test that hangs meets it.
 const GUARD: Duration = Duration::from_secs(60);
 
-/// A launcher whose runners are all the same scripted opencode.
+/// A launcher whose runners are all the same server: the scripted opencode, if not told otherwise.
 #[derive(Debug)]
 pub(crate) struct Scripted {
-    address: String,
+    address: Mutex<Address>,
+    credential: Mutex<Option<Secret>>,
+    dialect: Dialect,
     pub(crate) launches: AtomicUsize,
     pub(crate) runners: Mutex<Vec<Arc<Runner>>>,
     pub(crate) next_failure: Mutex<Option<LaunchError>>,
 }
 
 impl Scripted {
-    fn of(opencode: &Opencode) -> Self {
+    fn of(opencode: &Opencode, dialect: Dialect) -> Self {
         Self {
-            address: opencode.address.to_string(),
+            address: Mutex::new(Address::Tcp(opencode.address.to_string())),
+            credential: Mutex::default(),
+            dialect,
             launches: AtomicUsize::new(0),
             runners: Mutex::default(),
             next_failure: Mutex::default(),
         }
+    }
+
+    /// Further runners are at `address` and ask for `credential`.
+    pub(crate) fn aim(&self, address: Address, credential: Option<&str>) {
+        *self.address.lock() = address;
+        *self.credential.lock() = credential.map(Secret::new);
     }
 }
 
@@ -281,15 +332,22 @@ impl Launcher for Scripted {
         if let Some(failure) = self.next_failure.lock().take() {
             return Err(failure);
         }
-        let address = Address::Tcp(self.address.clone());
-        let client = Client::new(address.clone(), None, &spec.directory);
+        let (address, credential) = (self.address.lock().clone(), self.credential.lock().clone());
+        let backend = match self.dialect {
+            Dialect::Opencode => Backend::Opencode(Arc::new(Client::new(
+                address.clone(),
+                credential.clone(),
+                &spec.directory,
+            ))),
+            Dialect::OpenAi => Backend::OpenAi,
+        };
         let runner = Arc::new(Runner {
             workspace: spec.workspace.clone(),
             epoch,
             address,
-            credential: None,
+            credential,
             directory: spec.directory.clone(),
-            backend: Backend::Opencode(Arc::new(client)),
+            backend,
             ended: CancellationToken::new(),
         });
         self.runners.lock().push(Arc::clone(&runner));
@@ -303,4 +361,13 @@ impl Launcher for Scripted {
     async fn sweep(&self) {}
 
     async fn close(&self) {}
+
+    async fn check(&self) -> Result<(), LaunchError> {
+        Ok(())
+    }
+}
+
+/// The environment that configurations see.
+fn environment(name: &str) -> Option<String> {
+    (name == "JWT_SECRET").then(|| "a secret of thirty-two bytes or more".to_owned())
 }

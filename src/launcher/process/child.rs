@@ -43,6 +43,8 @@ pub(super) struct Nursery<'a> {
     pub(super) stop_timeout: Duration,
     pub(super) ledger: &'a Ledger,
     pub(super) keepers: &'a TaskTracker,
+    /// Makes it end when cancelled.
+    pub(super) kill: CancellationToken,
 }
 
 impl Child {
@@ -65,7 +67,7 @@ impl Child {
             output: Arc::clone(&output),
             stop_timeout: nursery.stop_timeout,
             stop: CancellationToken::new(),
-            kill: CancellationToken::new(),
+            kill: nursery.kill,
             status: Arc::default(),
             ended: CancellationToken::new(),
         };

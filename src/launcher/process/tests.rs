@@ -40,8 +40,8 @@ impl World {
             dialect,
             opencode_config: r#"{"share":"disabled"}"#.to_owned(),
             secrets: vec![("PROVIDER_KEY".to_owned(), Secret::new("sk-provider"))],
-            start_timeout: Duration::from_secs(60),
-            stop_timeout: Duration::from_secs(60),
+            start_timeout: Duration::from_mins(1),
+            stop_timeout: Duration::from_mins(1),
         }
     }
 
@@ -73,7 +73,8 @@ wanted = "Basic " + base64.b64encode(
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         allowed = self.headers["authorization"] == wanted
-        body = b'{"healthy":true,"version":"0"}' if allowed else b""
+        health = b'{"healthy":true,"version":"0"}' if "health" in self.path else b"{}"
+        body = health if allowed else b""
         self.send_response(200 if allowed else 401)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -198,8 +199,6 @@ async fn a_killed_runner_is_noticed_and_takes_its_children_along() {
     kill_process(world.leader(), Signal::KILL).unwrap();
     runner.ended.cancelled().await;
     assert!(world.processes().is_empty());
-    let rows = world.launcher.ledger.mark();
-    assert!(!rows.is_empty());
 }
 
 #[tokio::test]
@@ -254,4 +253,42 @@ async fn a_port_that_somebody_has_is_taken() {
     assert!(port.is_taken().await);
     drop(listener);
     assert!(!port.is_taken().await);
+}
+
+#[tokio::test]
+async fn closing_ends_runners_that_nobody_stopped() {
+    let world = World::python(&serving(""));
+    let runner = world.launch(Dialect::Opencode).await;
+    world.launcher.close().await;
+    assert!(!runner.is_alive());
+    assert!(world.processes().is_empty());
+}
+
+#[tokio::test]
+async fn a_workspace_that_is_not_there_is_said_to_be_missing() {
+    let world = World::python(&serving(""));
+    let spec = Spec { directory: "/nowhere".into(), ..world.spec(Dialect::Opencode) };
+    let failed = world.launcher.launch(&spec, 1).await;
+    let Err(LaunchError::Spawn(cause)) = failed else { panic!("{failed:?}") };
+    assert!(cause.contains("workspace"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_found_out_before_anybody_asks_for_it() {
+    let data = tempfile::tempdir().unwrap();
+    let checked = async |program: &str| {
+        let launcher = ProcessLauncher::new(
+            vec![program.to_owned()],
+            data.path(),
+            BTreeMap::new(),
+            std::env::var_os("PATH").unwrap(),
+            State::in_memory().unwrap(),
+        );
+        launcher.unwrap().check().await
+    };
+    assert!(checked("sh").await.is_ok());
+    assert!(checked("/bin/sh").await.is_ok());
+    for missing in ["no-such-program", "/bin", "./sh", ""] {
+        assert!(checked(missing).await.is_err(), "{missing:?}");
+    }
 }
