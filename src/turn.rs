@@ -8,6 +8,9 @@ pub mod ask;
 mod body;
 mod course;
 mod failure;
+mod plain;
+#[cfg(test)]
+mod recorded;
 pub mod reply;
 mod seat;
 pub mod voice;

@@ -1,16 +1,27 @@
 //! What opencode says on its event stream, as far as a turn listens.
 //!
-//! Lenient: unknown events are [`Event::Other`], unknown members are skipped. Observed with
-//! opencode 1.18.
+//! Lenient: unknown events are [`Event::Other`], unknown members are skipped, and members that
+//! are only nice to have may have any type. Observed with opencode 1.18.
 
 mod frames;
+mod shape;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
-pub use self::frames::{FrameTooLarge, Frames};
+pub use self::{
+    frames::{FrameTooLarge, Frames},
+    shape::{
+        AskEvent, Cache, Delta, ErrorEvent, Failure, FailureData, Message, MessageEvent, Of, Part,
+        PartEvent, Question, ReplyEvent, SessionEvent, SessionInfo, Status, StatusEvent, Tokens,
+        ToolState,
+    },
+};
 
 /// An event, borrowed from its JSON.
 #[derive(Debug)]
@@ -29,299 +40,158 @@ pub enum Event<'a> {
     Error(ErrorEvent<'a>),
     /// A tool waits for permission.
     PermissionAsked(AskEvent<'a>),
+    /// A permission was given or not.
+    PermissionReplied(ReplyEvent<'a>),
     /// The model waits for an answer of the user.
     QuestionAsked(AskEvent<'a>),
+    /// A question will not be answered.
+    QuestionRejected(ReplyEvent<'a>),
     /// A session appeared; with a parent, it is a sub-agent's.
     SessionCreated(SessionEvent<'a>),
-    /// The instance is gone, and the stream with it.
+    /// The instance is gone, and the stream with it. It concerns every session.
     Disposed,
     /// Nothing a turn needs.
     Other,
 }
 
-/// Text as it stands in the JSON, or unescaped when it has escapes.
-type Text<'a> = Cow<'a, str>;
+impl<'a> Event<'a> {
+    /// Reads an event in one pass. The error names what is missing or of another type.
+    pub fn parse(json: &'a [u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(json)
+    }
 
-/// `message.part.delta`. `field` is `text` for reasoning as well.
-#[derive(Debug, Deserialize)]
-pub struct Delta<'a> {
-    /// The session.
-    #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
-    /// The message.
-    #[serde(borrow, rename = "messageID")]
-    pub message: Text<'a>,
-    /// The part.
-    #[serde(borrow, rename = "partID")]
-    pub part: Text<'a>,
-    /// What is new.
-    #[serde(borrow)]
-    pub delta: Text<'a>,
+    /// The session it is about, if it is about one.
+    pub fn session(&self) -> Option<&str> {
+        Some(match self {
+            Self::Delta(delta) => &delta.session,
+            Self::Part(event) => &event.part.session,
+            Self::Message(event) => &event.session,
+            Self::Status(event) => &event.session,
+            Self::Idle(of) => &of.session,
+            Self::Error(event) => event.session.as_deref()?,
+            Self::PermissionAsked(ask) | Self::QuestionAsked(ask) => &ask.session,
+            Self::PermissionReplied(reply) | Self::QuestionRejected(reply) => &reply.session,
+            Self::SessionCreated(event) => &event.session,
+            Self::Disposed | Self::Other => return None,
+        })
+    }
 }
 
-/// `message.part.updated`.
-#[derive(Debug, Deserialize)]
-pub struct PartEvent<'a> {
-    /// The part as it is now.
-    #[serde(borrow)]
-    pub part: Part<'a>,
+impl<'de: 'a, 'a> Deserialize<'de> for Event<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Envelope)
+    }
 }
 
-/// A part of a message.
-#[derive(Debug, Deserialize)]
-pub struct Part<'a> {
-    /// Its id.
-    #[serde(borrow)]
-    pub id: Text<'a>,
-    /// Its session.
-    #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
-    /// Its message.
-    #[serde(borrow, rename = "messageID")]
-    pub message: Text<'a>,
-    /// `text`, `reasoning`, `tool`, `step-start`, `step-finish`, …
-    #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
-    /// Text written by opencode itself, not by the model.
-    #[serde(default)]
-    pub synthetic: bool,
-    /// A tool's name.
-    #[serde(borrow)]
-    pub tool: Option<Text<'a>>,
-    /// A tool call's id.
-    #[serde(borrow, rename = "callID")]
-    pub call: Option<Text<'a>>,
-    /// What a tool call does.
-    #[serde(borrow)]
-    pub state: Option<ToolState<'a>>,
-    /// What a finished step cost, in tokens.
-    pub tokens: Option<Tokens>,
-}
+/// Reads `{"id", "type", "properties"}`.
+struct Envelope;
 
-/// The state of a tool call.
-#[derive(Debug, Deserialize)]
-pub struct ToolState<'a> {
-    /// `pending`, `running`, `completed` or `error`.
-    #[serde(borrow)]
-    pub status: Text<'a>,
-    /// Its arguments, once they are complete.
-    #[serde(borrow)]
-    pub input: Option<&'a RawValue>,
-    /// What it gave.
-    #[serde(borrow)]
-    pub output: Option<Text<'a>>,
-    /// A line about what it did.
-    #[serde(borrow)]
-    pub title: Option<Text<'a>>,
-    /// Why it failed.
-    #[serde(borrow)]
-    pub error: Option<Text<'a>>,
-}
+impl<'de> Visitor<'de> for Envelope {
+    type Value = Event<'de>;
 
-/// Tokens of one model call. `input` excludes cached ones, `output` excludes reasoning.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Tokens {
-    /// Read anew.
-    pub input: u64,
-    /// Written as answer.
-    pub output: u64,
-    /// Written as reasoning.
-    pub reasoning: u64,
-    /// Read from and written to the provider's cache.
-    pub cache: Cache,
-}
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event with a type")
+    }
 
-/// Cached tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Cache {
-    /// Read from the cache.
-    pub read: u64,
-    /// Written to the cache.
-    pub write: u64,
-}
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Event<'de>, M::Error> {
+        #[derive(Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// `message.updated`.
-#[derive(Debug, Deserialize)]
-pub struct MessageEvent<'a> {
-    /// The session.
-    #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
-    /// The message as it is now.
-    #[serde(borrow)]
-    pub info: Message<'a>,
-}
-
-/// A message.
-#[derive(Debug, Deserialize)]
-pub struct Message<'a> {
-    /// Its id.
-    #[serde(borrow)]
-    pub id: Text<'a>,
-    /// `user` or `assistant`.
-    #[serde(borrow)]
-    pub role: Text<'a>,
-    /// The message an assistant answers.
-    #[serde(borrow, rename = "parentID")]
-    pub parent: Option<Text<'a>>,
-    /// `compaction` for a summary, else the agent's name.
-    #[serde(borrow)]
-    pub mode: Option<Text<'a>>,
-    /// Why the model stopped.
-    #[serde(borrow)]
-    pub finish: Option<Text<'a>>,
-    /// Why there is no answer.
-    #[serde(borrow)]
-    pub error: Option<Failure<'a>>,
-    /// When it began and ended.
-    pub time: Option<Times>,
-}
-
-/// When a message began and ended, in Unix milliseconds.
-#[derive(Debug, Deserialize)]
-pub struct Times {
-    /// Absent until it is complete.
-    pub completed: Option<f64>,
-}
-
-/// `session.status`.
-#[derive(Debug, Deserialize)]
-pub struct StatusEvent<'a> {
-    /// The session.
-    #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
-    /// What it does.
-    #[serde(borrow)]
-    pub status: Status<'a>,
-}
-
-/// What a session does.
-#[derive(Debug, Deserialize)]
-pub struct Status<'a> {
-    /// `busy`, `idle` or `retry`.
-    #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
-    /// For `retry`: why.
-    #[serde(borrow)]
-    pub message: Option<Text<'a>>,
-    /// For `retry`: when, in Unix milliseconds.
-    pub next: Option<f64>,
-}
-
-/// An event that only names its session.
-#[derive(Debug, Deserialize)]
-pub struct Of<'a> {
-    /// The session.
-    #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
-}
-
-/// `session.error`.
-#[derive(Debug, Deserialize)]
-pub struct ErrorEvent<'a> {
-    /// The session, if it is one's.
-    #[serde(borrow, rename = "sessionID")]
-    pub session: Option<Text<'a>>,
-    /// What failed.
-    #[serde(borrow)]
-    pub error: Failure<'a>,
-}
-
-/// An error as opencode tells it. Its texts may hold stack traces, URLs and a provider's whole
-/// reply: they are for the log, and never as they are for a caller.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Failure<'a> {
-    /// `APIError`, `ProviderAuthError`, `MessageAbortedError`, …
-    #[serde(borrow)]
-    pub name: Text<'a>,
-    /// What is known of it.
-    #[serde(borrow, default)]
-    pub data: FailureData<'a>,
-}
-
-/// What is known of an error.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct FailureData<'a> {
-    /// A sentence, or a stack trace.
-    #[serde(borrow)]
-    pub message: Option<Text<'a>>,
-    /// The provider's HTTP status; absent for connection errors.
-    #[serde(rename = "statusCode")]
-    pub status: Option<u16>,
-}
-
-impl Failure<'_> {
-    /// The same, owning its texts.
-    pub fn into_owned(self) -> Failure<'static> {
-        Failure {
-            name: Cow::Owned(self.name.into_owned()),
-            data: FailureData {
-                message: self.data.message.map(|message| Cow::Owned(message.into_owned())),
-                status: self.data.status,
-            },
+        let (mut kind, mut event, mut early) = (None::<Name<'de>>, None, None::<&'de RawValue>);
+        while let Some(Name(member)) = map.next_key()? {
+            match (member.as_ref(), &kind) {
+                ("type", _) => kind = Some(map.next_value()?),
+                ("properties", Some(Name(kind))) => {
+                    event = Some(map.next_value_seed(Properties(kind))?);
+                }
+                // opencode writes the type first, but nobody promised it.
+                ("properties", None) => early = Some(map.next_value()?),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        let Name(kind) = kind.ok_or_else(|| de::Error::missing_field("type"))?;
+        match (event, early) {
+            (Some(event), _) => Ok(event),
+            (None, properties) => {
+                let properties = properties.map_or("{}", RawValue::get);
+                let mut properties = serde_json::Deserializer::from_str(properties);
+                Properties(&kind).deserialize(&mut properties).map_err(de::Error::custom)
+            }
         }
     }
 }
 
-/// `permission.asked`, `question.asked`.
-#[derive(Debug, Deserialize)]
-pub struct AskEvent<'a> {
-    /// The request to answer.
-    #[serde(borrow)]
-    pub id: Text<'a>,
-    /// The session.
-    #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
-    /// What kind of permission.
-    #[serde(borrow)]
-    pub permission: Option<Text<'a>>,
-}
+/// Reads the properties of an event of this type.
+struct Properties<'t>(&'t str);
 
-/// `session.created`.
-#[derive(Debug, Deserialize)]
-pub struct SessionEvent<'a> {
-    /// The session.
-    #[serde(borrow, rename = "sessionID")]
-    pub session: Text<'a>,
-    /// What it is.
-    #[serde(borrow)]
-    pub info: SessionInfo<'a>,
-}
+impl<'de> DeserializeSeed<'de> for Properties<'_> {
+    type Value = Event<'de>;
 
-/// What a session is.
-#[derive(Debug, Deserialize)]
-pub struct SessionInfo<'a> {
-    /// The session that spawned it.
-    #[serde(borrow, rename = "parentID")]
-    pub parent: Option<Text<'a>>,
-}
-
-impl<'a> Event<'a> {
-    /// Reads an event. The error names what is missing, and quotes nothing but a type.
-    pub fn parse(json: &'a [u8]) -> serde_json::Result<Self> {
-        #[derive(Deserialize)]
-        struct Envelope<'a> {
-            #[serde(borrow, rename = "type")]
-            kind: Cow<'a, str>,
-            #[serde(borrow)]
-            properties: Option<&'a RawValue>,
-        }
-        let envelope: Envelope<'a> = serde_json::from_slice(json)?;
-        let properties = envelope.properties.map_or("{}", RawValue::get);
-        Ok(match envelope.kind.as_ref() {
-            "message.part.delta" => Self::Delta(serde_json::from_str(properties)?),
-            "message.part.updated" => Self::Part(serde_json::from_str(properties)?),
-            "message.updated" => Self::Message(serde_json::from_str(properties)?),
-            "session.status" => Self::Status(serde_json::from_str(properties)?),
-            "session.idle" => Self::Idle(serde_json::from_str(properties)?),
-            "session.error" => Self::Error(serde_json::from_str(properties)?),
-            "session.created" => Self::SessionCreated(serde_json::from_str(properties)?),
-            "permission.asked" => Self::PermissionAsked(serde_json::from_str(properties)?),
-            "question.asked" => Self::QuestionAsked(serde_json::from_str(properties)?),
-            "server.instance.disposed" => Self::Disposed,
-            _ => Self::Other,
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Event<'de>, D::Error> {
+        Ok(match self.0 {
+            "message.part.delta" => Event::Delta(Deserialize::deserialize(from)?),
+            "message.part.updated" => Event::Part(Deserialize::deserialize(from)?),
+            "message.updated" => Event::Message(Deserialize::deserialize(from)?),
+            "session.status" => Event::Status(Deserialize::deserialize(from)?),
+            "session.idle" => Event::Idle(Deserialize::deserialize(from)?),
+            "session.error" => Event::Error(Deserialize::deserialize(from)?),
+            "session.created" => Event::SessionCreated(Deserialize::deserialize(from)?),
+            "permission.asked" => Event::PermissionAsked(Deserialize::deserialize(from)?),
+            "permission.replied" => Event::PermissionReplied(Deserialize::deserialize(from)?),
+            "question.asked" => Event::QuestionAsked(Deserialize::deserialize(from)?),
+            "question.rejected" => Event::QuestionRejected(Deserialize::deserialize(from)?),
+            kind => {
+                IgnoredAny::deserialize(from)?;
+                match kind {
+                    "server.instance.disposed" | "global.disposed" => Event::Disposed,
+                    _ => Event::Other,
+                }
+            }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELTA: &str = r#"{"id":"evt_1","type":"message.part.delta","properties":{"sessionID":
+        "ses_1","messageID":"msg_1","partID":"prt_1","field":"text","delta":"a\nb"}}"#;
+
+    #[test]
+    fn a_delta_borrows_its_ids_and_unescapes_its_text() {
+        let Ok(Event::Delta(delta)) = Event::parse(DELTA.as_bytes()) else { panic!("no delta") };
+        assert!(matches!(delta.part, Cow::Borrowed("prt_1")));
+        assert_eq!(delta.delta, "a\nb");
+    }
+
+    #[test]
+    fn the_type_may_come_last() {
+        let json = br#"{"properties":{"sessionID":"ses_1"},"type":"session.idle"}"#;
+        let event = Event::parse(json).unwrap();
+        assert!(matches!(event, Event::Idle(_)));
+        assert_eq!(event.session(), Some("ses_1"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_other_and_what_is_broken_is_an_error() {
+        let other = [&br#"{"type":"lsp.updated","properties":[1]}"#[..], br#"{"type":"sync"}"#];
+        for json in other {
+            assert!(matches!(Event::parse(json), Ok(Event::Other)));
+        }
+        let broken = [&br#"{"type":"session.idle"}"#[..], b"{}", b"[]", br#"{"type":"x""#];
+        for json in broken {
+            assert!(Event::parse(json).is_err(), "{}", String::from_utf8_lossy(json));
+        }
+    }
+
+    #[test]
+    fn details_of_another_type_than_expected_do_no_harm() {
+        let json = br#"{"type":"session.error","properties":{"sessionID":"ses_1","error":
+            {"name":"APIError","data":{"message":7,"statusCode":"429","responseHeaders":[]}}}}"#;
+        let Ok(Event::Error(event)) = Event::parse(json) else { panic!("no error") };
+        assert_eq!(event.error.data, FailureData::default());
     }
 }

@@ -9,7 +9,9 @@ use tokio::{
 };
 
 use super::{
-    Turn, ask, failure,
+    Turn,
+    ask::{self, Ask},
+    failure,
     reply::{Finish, Heard, Outcome, SETTLE},
     seat::Seat,
     voice::{Form, Voice},
@@ -93,7 +95,8 @@ impl Course {
         let mut seat = Seat::take(self, &workspace, lease, prompt).await?;
         let finish = self.listen(&mut seat, frames).await?;
         if finish == Finish::Refused {
-            say(frames, self.voice.paragraph(REFUSED)).await;
+            let text = seat.reply.refused().map_or(REFUSED.into(), Ask::refusal);
+            say(frames, self.voice.stop_short(&text)).await;
         }
         seat.leave().await;
         say(frames, Some(self.voice.end(finish, seat.reply.tokens(), &details))).await;
@@ -143,6 +146,10 @@ impl Course {
                     self.voice.begin(strand);
                     None
                 }
+                Heard::Paragraph(strand, text) => {
+                    self.voice.begin(strand);
+                    self.voice.say(strand, &text)
+                }
                 Heard::Piece(strand, text) => self.voice.say(strand, &text),
                 Heard::Tool(tool) => self.voice.tool(&tool),
                 Heard::Ask(ask) => {
@@ -170,9 +177,9 @@ impl Course {
         }
     }
 
-    async fn answer(&self, seat: &Seat, asked: &ask::Ask) -> Result<(), Refusal> {
+    async fn answer(&self, seat: &Seat, asked: &Ask) -> Result<(), Refusal> {
         let policy = self.turn.config.turns.permission;
-        log::info!("asked id={} what={asked:?} policy={policy:?}", self.turn.id);
+        log::info!("asked id={} what={asked} policy={policy:?}", self.turn.id);
         ask::answer(seat.client(), policy, asked).await.map_err(|error| failure::of_call(&error))
     }
 }
@@ -203,8 +210,8 @@ fn far_away() -> Instant {
     Instant::now() + Duration::from_hours(7 * 24)
 }
 
-/// What is said when a refused tool was the end of the answer.
-const REFUSED: &str = "I stopped here: a tool I wanted to use is not allowed in this workspace. \
+/// What is said when a tool call was the end of the answer, and nobody knows what was refused.
+pub(super) const REFUSED: &str = "I stopped here, without an answer: I could not go on after the last tool. \
                        Ask for it another way, or ask your admin to allow it.";
 /// opencode's own delays stay under 40 s; a provider's `retry-after` has no limit (observed).
 const LONGEST_RETRY: Duration = Duration::from_mins(1);

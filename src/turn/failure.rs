@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::reply::NO_ANSWER;
 use crate::{
     error::Refusal,
     launcher::LaunchError,
@@ -136,67 +137,185 @@ pub(super) fn wait_is_too_long(reason: &str, wait: Duration) -> Refusal {
 /// The turn ended with an error.
 pub(super) fn of_failure(failure: &Failure<'_>) -> Refusal {
     let told = failure.data.message.as_deref().unwrap_or_default();
-    let refusal = match (failure.name.as_ref(), failure.data.status) {
-        ("ContextOverflowError", _) => Refusal::new(
-            StatusCode::BAD_REQUEST,
-            "context_length_exceeded",
-            "The conversation is too long for the model. Start a new chat.",
+    let refusal = match failure.name.as_ref() {
+        "APIError" => of_provider(failure.data.status, told),
+        "ProviderAuthError" => of_provider(Some(401), told),
+        "ContextOverflowError" => of_provider(Some(413), told),
+        "UnknownError" => of_unknown(told),
+        "ContentFilterError" => Refusal::bad_request(
+            "content_filter",
+            "The model provider held the answer back: its content filter does not allow it.",
         )
         .param("messages"),
-        ("MessageAbortedError", _) => Refusal::new(
+        "MessageAbortedError" => Refusal::new(
             StatusCode::BAD_GATEWAY,
             "turn_aborted",
             "The answer was stopped in the workspace. Send the message again.",
         ),
-        ("ProviderAuthError", _) | ("APIError", Some(401 | 403)) => Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "provider_auth",
-            "The model provider refused the key. Ask your admin to check it.",
-        ),
-        ("APIError", Some(429)) => Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "provider_rate_limit",
-            provider_says("The model provider is over its limit. Try again later", told),
-        ),
-        ("APIError", Some(404)) => Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "model_not_available",
-            "The model provider does not offer the configured model. Ask your admin to choose another.",
-        ),
-        ("APIError", Some(status @ 400..=499)) => Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "provider_rejected",
-            provider_says(&format!("The model provider refused the request ({status})"), told),
-        ),
-        ("APIError", _) => Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "provider_unavailable",
-            "The model provider does not answer as it should. Try again in a moment.",
-        ),
-        ("MessageOutputLengthError" | "StructuredOutputError", _) => Refusal::new(
+        "MessageOutputLengthError" | "StructuredOutputError" => Refusal::new(
             StatusCode::BAD_GATEWAY,
             "no_usable_answer",
             "The model gave no usable answer. Try again.",
         ),
-        _ if told.contains("not found") => Refusal::new(
+        NO_ANSWER => Refusal::new(
             StatusCode::BAD_GATEWAY,
-            "runner_misconfigured",
-            "Your workspace does not know the agent or model. Ask your admin: the reason is in the gateway's log.",
+            "no_answer",
+            "The agent ended without an answer. Send the message again.",
         ),
         _ => Refusal::unavailable(),
+    };
+    let refusal = match failure.data.retry_after {
+        Some(wait) => refusal.retry_after(wait),
+        None => refusal,
     };
     let status = failure.data.status.map_or_else(String::new, |status| format!(" {status}"));
     refusal.because(format!("{}{status}: {}", failure.name, scrub(told)))
 }
 
+/// The provider answered with an error `status`, or did not answer at all.
+fn of_provider(status: Option<u16>, told: &str) -> Refusal {
+    match status {
+        Some(413) => Refusal::bad_request(
+            "context_length_exceeded",
+            "The conversation is too long for the model. Start a new chat, or send less.",
+        )
+        .param("messages"),
+        Some(401 | 403) => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "provider_auth",
+            "The model provider refused the key. Ask your admin to check it.",
+        ),
+        Some(404) => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "model_not_available",
+            "The model provider does not offer the configured model. Ask your admin to choose another.",
+        ),
+        Some(429) => Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "provider_rate_limit",
+            provider_says("The model provider is over its limit. Try again later", told),
+        ),
+        Some(400 | 422) => Refusal::bad_request(
+            "provider_rejected",
+            provider_says("The model provider did not accept the request", told),
+        ),
+        Some(status @ 402..=499) => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "provider_rejected",
+            provider_says(&format!("The model provider refused the request ({status})"), told),
+        ),
+        _ => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "provider_unavailable",
+            "The model provider does not answer as it should. Try again in a moment.",
+        ),
+    }
+}
+
+/// opencode's own errors have no name but in their text, which is a stack trace as often as not.
+fn of_unknown(told: &str) -> Refusal {
+    /// What a provider says in the middle of its stream.
+    #[derive(serde::Deserialize)]
+    struct Streamed {
+        message: String,
+    }
+    if let Ok(Streamed { message }) = serde_json::from_str(told) {
+        return Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "provider_unavailable",
+            provider_says("The model provider broke off with an error", &message),
+        );
+    }
+    let is = |beginnings: &[&str]| beginnings.iter().any(|beginning| told.starts_with(beginning));
+    if is(&["ImageDecodeError", "ImageInvalidDataUrlError"]) {
+        return Refusal::bad_request(
+            "invalid_image",
+            "An image in the message could not be read. Send it as PNG, JPEG, GIF or WebP.",
+        )
+        .param("messages");
+    }
+    if is(&[
+        "Model not found",
+        "ProviderModelNotFoundError",
+        "Agent not found",
+        "ProviderNoProviders",
+    ]) {
+        return Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "runner_misconfigured",
+            "Your workspace does not know the agent or model. Ask your admin: the reason is in the gateway's log.",
+        );
+    }
+    Refusal::unavailable()
+}
+
 /// `ours`, followed by what the provider said if that is short and plain.
 fn provider_says(ours: &str, told: &str) -> String {
-    let plain = |c: char| !c.is_control() && c != '<' && c != '{';
-    let is_plain = !told.is_empty() && told.len() <= 200 && told.chars().all(plain);
-    // Keys and addresses are no business of the caller's.
-    if is_plain && !told.contains("://") && scrub(told) == told {
+    let is_plain = |c: char| !c.is_control() && !"<>{}".contains(c);
+    let is_short = !told.is_empty() && told.len() <= 200 && told.chars().all(is_plain);
+    // Keys, addresses and files are no business of the caller's.
+    let is_internal = told.contains("://") || told.split(' ').any(|word| word.starts_with('/'));
+    if is_short && !is_internal && scrub(told) == told {
         format!("{ours}: {told}")
     } else {
         format!("{ours}.")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::opencode::event::FailureData;
+
+    use super::*;
+
+    fn refusal(name: &'static str, status: Option<u16>, message: &str) -> Refusal {
+        let message = Some(message.to_owned());
+        let data = FailureData { message, status, retry_after: None };
+        of_failure(&Failure { name: name.into(), data })
+    }
+
+    #[test]
+    fn each_failure_has_a_status_that_says_whose_it_is() {
+        let of = |name, status| {
+            let refusal = refusal(name, status, "quota is used up");
+            (refusal.status.as_u16(), refusal.code)
+        };
+        assert_eq!(of("APIError", Some(400)), (400, "provider_rejected"));
+        assert_eq!(of("APIError", Some(401)), (502, "provider_auth"));
+        assert_eq!(of("APIError", Some(402)), (502, "provider_rejected"));
+        assert_eq!(of("APIError", Some(404)), (502, "model_not_available"));
+        assert_eq!(of("APIError", Some(429)), (429, "provider_rate_limit"));
+        assert_eq!(of("APIError", Some(503)), (502, "provider_unavailable"));
+        assert_eq!(of("APIError", None), (502, "provider_unavailable"));
+        assert_eq!(of("ContextOverflowError", None), (400, "context_length_exceeded"));
+        assert_eq!(of("SomethingNew", None), (502, "runner_failed"));
+    }
+
+    #[test]
+    fn a_provider_is_quoted_only_when_it_is_short_and_plain() {
+        let told = |message| refusal("APIError", Some(400), message).message.into_owned();
+        assert!(told("temperature is too high").ends_with(": temperature is too high"));
+        for internal in [
+            "see http://10.0.0.7:8080/v1",
+            "no file /home/alice/x",
+            "Incorrect API key provided: sk-abcdef0123456789",
+            "x\n    at run (/$bunfs/root/chunk.js:1:2)",
+            "{\"config\":1}",
+            "<html>",
+        ] {
+            let told = told(internal);
+            assert_eq!(told, "The model provider did not accept the request.", "{internal}");
+        }
+    }
+
+    #[test]
+    fn a_stack_trace_reaches_neither_the_caller_nor_whole_the_log() {
+        let refusal = refusal(
+            "UnknownError",
+            None,
+            "PlatformError: NotFound: FileSystem.realPath (/srv/w)\n    at hw (/$bunfs/x.js:7:4)",
+        );
+        assert_eq!(refusal.message, Refusal::unavailable().message);
+        assert!(!refusal.cause.contains("bunfs"), "{}", refusal.cause);
     }
 }

@@ -5,18 +5,19 @@
 //! `session.error`. So an end that could still be contradicted is *settling*: whoever feeds the
 //! events waits [`SETTLE`], and then takes [`Reply::settled`] for it.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+mod heard;
+mod ledger;
+#[cfg(test)]
+mod tests;
 
-use serde_json::value::RawValue;
+use std::{borrow::Cow, collections::HashSet, time::Duration};
 
+pub use self::heard::{Finish, Heard, Outcome, Retry, Stage, Strand, Tool};
+use self::ledger::{Author, Kind, Ledger, Rest};
 use super::ask::Ask;
 use crate::opencode::event::{
-    Delta, ErrorEvent, Event, Failure, Message, MessageEvent, Part, Status, StatusEvent, Tokens,
-    ToolState,
+    AskEvent, Delta, ErrorEvent, Event, Failure, FailureData, Message, MessageEvent, Part,
+    ReplyEvent, StatusEvent, Tokens,
 };
 
 /// How long a settling end may be contradicted.
@@ -29,155 +30,70 @@ pub struct Reply {
     prompt: String,
     /// The session and those its sub-agents run in.
     family: HashSet<String>,
-    /// Whether opencode has taken the prompt; before that, what it says is about an earlier one.
-    taken: bool,
+    phase: Phase,
     busy: bool,
-    /// Whether an answering message is complete.
+    /// Whether the newest answering message is complete.
     answered: bool,
     failure: Option<Failure<'static>>,
     finish: Option<String>,
     settling: bool,
-    /// A summary was written: from here on answers have other parents.
-    compacted: bool,
-    messages: HashMap<String, Voice>,
-    parts: HashMap<String, Kind>,
-    /// Whether any of the running step was passed on.
-    told_of_step: bool,
-    /// Steps that were counted: a part is told more than once.
-    counted: HashSet<String>,
+    ledger: Ledger,
+    told: Told,
+    /// What the session waits for.
+    asked: Vec<Ask>,
+    /// What the running step was refused first.
+    refused: Option<Ask>,
     tokens: Tokens,
+    cost: f64,
 }
 
-/// Whose a message is.
+/// How far a turn is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Voice {
-    /// The answer's.
-    Answer,
-    /// Nobody's that a caller should hear: the user, a summary, another turn.
-    Unheard,
+enum Phase {
+    /// opencode has not taken the prompt: what it says is about an earlier one.
+    Prompted,
+    /// It works on it.
+    Taken,
+    /// Nothing more will be heard.
+    Over,
 }
 
-/// What a part is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-enum Kind {
-    Said(Strand),
-    Tool(Stage),
-}
-
-/// How far a tool call is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub enum Stage {
-    /// The model writes its arguments.
-    Announced,
-    /// It runs.
-    Running,
-    /// It gave a result.
-    Done,
-    /// It failed, or was not allowed.
-    Failed,
-}
-
-/// Something a caller should hear, or somebody should act on.
-#[derive(Debug)]
-pub enum Heard<'a> {
-    /// A new paragraph begins.
-    Begin(Strand),
-    /// A piece of the answer or of the reasoning.
-    Piece(Strand, Cow<'a, str>),
-    /// A tool call came a stage further.
-    Tool(Tool<'a>),
-    /// The runner waits, for ever if nobody answers.
-    Ask(Ask),
-    /// The provider failed and opencode will try again.
-    Retry(Retry<'a>),
-    /// The turn is over.
-    End(Outcome),
-}
-
-/// What a piece of text belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub enum Strand {
-    /// The answer.
-    Text,
-    /// The model's reasoning.
-    Reasoning,
-}
-
-/// A tool call at one of its stages.
-#[derive(Debug)]
-pub struct Tool<'a> {
-    /// Its id, unique within the session.
-    pub call: Cow<'a, str>,
-    /// The tool's name.
-    pub name: Cow<'a, str>,
-    /// How far it is.
-    pub stage: Stage,
-    /// Its arguments, once they are complete: JSON.
-    pub input: Option<&'a RawValue>,
-    /// What it gave, or why it failed.
-    pub output: Option<Cow<'a, str>>,
-    /// A line about what it does.
-    pub title: Option<Cow<'a, str>>,
-}
-
-/// A step that will be tried again.
-#[derive(Debug)]
-pub struct Retry<'a> {
-    /// Why, in the provider's words.
-    pub reason: Cow<'a, str>,
-    /// When, in Unix milliseconds.
-    pub next: u64,
-    /// Whether some of the step was passed on already: it will be said again.
-    pub told: bool,
-}
-
-/// How a turn ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// With an answer, or without one because nothing was to be said.
-    Finished(Finish),
-    /// With an error.
-    Failed(Failure<'static>),
-    /// The stream said that nothing more comes.
-    Interrupted,
-}
-
-/// Why the model stopped.
+/// What text was passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// It was done.
-    Stop,
-    /// It ran into its limit.
-    Length,
-    /// The provider held the answer back.
-    ContentFilter,
-    /// A tool it wanted was refused, and that was the end of it.
-    Refused,
+enum Told {
+    /// None.
+    Nothing,
+    /// Some, but none of the running step.
+    Earlier,
+    /// Some of the running step.
+    OfStep,
 }
 
 impl Reply {
-    /// The reply to the prompt with the message id `prompt` in `session`. Nothing was heard yet.
+    /// The reply to the prompt with the message id `prompt` in `session`. Nothing was heard yet;
+    /// hear what is said from before the prompt is sent.
     pub fn new(session: &str, prompt: &str) -> Self {
         Self {
             session: session.to_owned(),
             prompt: prompt.to_owned(),
             family: HashSet::from([session.to_owned()]),
-            taken: false,
+            phase: Phase::Prompted,
             busy: false,
             answered: false,
             failure: None,
             finish: None,
             settling: false,
-            compacted: false,
-            messages: HashMap::new(),
-            parts: HashMap::new(),
-            told_of_step: false,
-            counted: HashSet::new(),
+            ledger: Ledger::new(prompt),
+            told: Told::Nothing,
+            asked: Vec::new(),
+            refused: None,
             tokens: Tokens::default(),
+            cost: 0.0,
         }
     }
 
-    /// Whether the turn is over unless something else is heard within [`SETTLE`].
+    /// Whether the turn is over unless something else is heard within [`SETTLE`] of the event
+    /// that made it so. To be asked after every event.
     pub fn is_settling(&self) -> bool {
         self.settling
     }
@@ -187,117 +103,172 @@ impl Reply {
         self.outcome()
     }
 
-    /// The tokens of all model calls of this turn, sub-agents' included.
+    /// The tokens of all model calls of this turn so far: sub-agents' and summaries' included.
     pub fn tokens(&self) -> Tokens {
         self.tokens
     }
 
-    /// Whether opencode has shown that it works on the prompt.
-    pub fn is_taken(&self) -> bool {
-        self.taken
+    /// What these calls cost, in the currency of the provider's price list. Zero without one.
+    pub fn cost(&self) -> f64 {
+        self.cost
     }
 
-    /// Takes in one event.
+    /// Whether opencode has shown that it works on the prompt.
+    pub fn is_taken(&self) -> bool {
+        self.phase != Phase::Prompted
+    }
+
+    /// What a turn that ended as [`Finish::Refused`] was refused; `None` when that is not known.
+    pub fn refused(&self) -> Option<&Ask> {
+        self.refused.as_ref()
+    }
+
+    /// Takes in one event. After [`Heard::End`] nothing is heard.
     pub fn hear<'a>(&mut self, event: Event<'a>) -> Option<Heard<'a>> {
+        match (self.phase, event) {
+            (Phase::Over, _) => None,
+            (_, Event::Disposed) => Some(Heard::End(self.over(Outcome::Interrupted))),
+            (_, Event::Error(event)) => {
+                self.error(event);
+                None
+            }
+            (Phase::Prompted, Event::Message(event)) => {
+                self.await_prompt(&event);
+                None
+            }
+            (Phase::Prompted, _) => None,
+            (Phase::Taken, event) => self.listen(event),
+        }
+    }
+
+    fn listen<'a>(&mut self, event: Event<'a>) -> Option<Heard<'a>> {
         match event {
             Event::Delta(delta) => self.delta(delta),
-            Event::Part(event) => self.part(event.part),
+            Event::Part(event) if event.part.session == self.session => self.part(event.part),
+            Event::Part(event) => {
+                self.count_child(&event.part);
+                None
+            }
             Event::Message(event) => self.message(&event),
             Event::Status(event) => self.status(event),
             Event::Idle(of) if of.session == self.session => self.idle(),
-            Event::Error(event) => self.error(event),
-            Event::PermissionAsked(ask) if self.is_family(&ask.session) => {
-                Some(Heard::Ask(Ask::Permission {
-                    request: ask.id.into_owned(),
-                    permission: ask.permission.unwrap_or_default().into_owned(),
-                }))
+            Event::PermissionAsked(ask) => self.ask(ask, |ask| Ask::Permission {
+                request: ask.id.into_owned(),
+                permission: ask.permission.unwrap_or_default().into_owned(),
+                patterns: ask.patterns,
+            }),
+            Event::QuestionAsked(ask) => self.ask(ask, |ask| Ask::Question {
+                request: ask.id.into_owned(),
+                questions: ask.questions.into_iter().map(|asked| asked.question).collect(),
+            }),
+            Event::PermissionReplied(reply) => {
+                self.replied(&reply, reply.reply.as_deref() == Some("reject"));
+                None
             }
-            Event::QuestionAsked(ask) if self.is_family(&ask.session) => {
-                Some(Heard::Ask(Ask::Question { request: ask.id.into_owned() }))
+            Event::QuestionRejected(reply) => {
+                self.replied(&reply, true);
+                None
             }
             Event::SessionCreated(event) => {
-                if event.info.parent.is_some_and(|parent| self.is_family(&parent)) {
+                if event.info.parent.is_some_and(|parent| self.family.contains(parent.as_ref())) {
                     self.family.insert(event.session.into_owned());
                 }
                 None
             }
-            Event::Disposed => Some(Heard::End(Outcome::Interrupted)),
-            _ => None,
+            Event::Idle(_) | Event::Error(_) | Event::Disposed | Event::Other => None,
         }
     }
 
-    fn is_family(&self, session: &str) -> bool {
-        self.family.contains(session)
+    fn await_prompt(&mut self, event: &MessageEvent<'_>) {
+        if event.session != self.session || event.info.role != "user" {
+            return;
+        }
+        self.ledger.note_user(&event.info);
+        if event.info.id == self.prompt {
+            self.phase = Phase::Taken;
+            // What was said before was about an earlier prompt.
+            self.failure = None;
+            self.settling = false;
+        }
     }
 
     fn delta<'a>(&mut self, delta: Delta<'a>) -> Option<Heard<'a>> {
-        let Some(Kind::Said(strand)) = self.parts.get(delta.part.as_ref()) else { return None };
-        self.told_of_step = true;
-        Some(Heard::Piece(*strand, delta.delta))
+        if delta.session != self.session {
+            return None;
+        }
+        let strand = self.ledger.add(&delta)?;
+        self.told = Told::OfStep;
+        Some(Heard::Piece(strand, delta.delta))
+    }
+
+    /// The next step begins: what was passed on will not be said again.
+    fn step(&mut self) {
+        if self.told == Told::OfStep {
+            self.told = Told::Earlier;
+        }
     }
 
     fn part<'a>(&mut self, part: Part<'a>) -> Option<Heard<'a>> {
-        self.count(&part);
-        if part.session != self.session {
-            return None;
+        let author = self.ledger.author_of(&part);
+        if part.kind == "step-finish" && matches!(author, Author::Answer | Author::Summary) {
+            self.step();
+            self.count(&part);
         }
-        if part.kind == "step-start" {
-            self.told_of_step = false;
-        }
-        let voice = self.messages.get(part.message.as_ref()).copied();
-        if voice != Some(Voice::Answer) || part.synthetic {
+        if author != Author::Answer || part.synthetic {
             return None;
         }
         match part.kind.as_ref() {
-            "text" => self.begin(part, Strand::Text),
-            "reasoning" => self.begin(part, Strand::Reasoning),
+            "text" => self.text(part, Strand::Text),
+            "reasoning" => self.text(part, Strand::Reasoning),
             "tool" => self.tool(part),
             _ => None,
         }
     }
 
-    fn begin(&mut self, part: Part<'_>, strand: Strand) -> Option<Heard<'static>> {
-        let is_new = self.parts.insert(part.id.into_owned(), Kind::Said(strand)).is_none();
-        is_new.then_some(Heard::Begin(strand))
-    }
-
-    fn count(&mut self, part: &Part<'_>) {
-        let Some(tokens) = part.tokens.filter(|_| part.kind == "step-finish") else { return };
-        let is_ours =
-            if part.session == self.session { self.taken } else { self.is_family(&part.session) };
-        if is_ours && self.counted.insert(part.id.clone().into_owned()) {
-            self.tokens.input += tokens.input;
-            self.tokens.output += tokens.output;
-            self.tokens.reasoning += tokens.reasoning;
-            self.tokens.cache.read += tokens.cache.read;
-            self.tokens.cache.write += tokens.cache.write;
+    fn text<'a>(&mut self, part: Part<'a>, strand: Strand) -> Option<Heard<'a>> {
+        match self.ledger.hold(&part, strand) {
+            Rest::New if part.text.is_empty() => Some(Heard::Begin(strand)),
+            Rest::New => {
+                self.told = Told::OfStep;
+                Some(Heard::Paragraph(strand, part.text))
+            }
+            Rest::Nothing => None,
+            Rest::Missing(said) => {
+                let rest = match part.text {
+                    Cow::Borrowed(text) => Cow::Borrowed(&text[said..]),
+                    Cow::Owned(mut text) => Cow::Owned(text.split_off(said)),
+                };
+                self.told = Told::OfStep;
+                Some(Heard::Piece(strand, rest))
+            }
+            // Something was lost in between, and what was passed on cannot be taken back.
+            Rest::Contradicts => Some(Heard::End(self.over(Outcome::Interrupted))),
         }
     }
 
     fn tool<'a>(&mut self, part: Part<'a>) -> Option<Heard<'a>> {
-        let ToolState { status, input, output, title, error } = part.state?;
-        let stage = match status.as_ref() {
-            "pending" => Stage::Announced,
-            "running" => Stage::Running,
-            "completed" => Stage::Done,
-            "error" => Stage::Failed,
-            _ => return None,
-        };
-        let kind = Kind::Tool(stage);
-        let before = self.parts.insert(part.id.into_owned(), kind);
-        // Each stage once: a running tool is told again with every line it prints.
-        if before.is_some_and(|before| before >= kind) {
-            return None;
+        let tool = Tool::of(part)?;
+        self.ledger.advance(&tool.part, Kind::Tool(tool.stage)).then_some(Heard::Tool(tool))
+    }
+
+    fn count_child(&mut self, part: &Part<'_>) {
+        if self.family.contains(part.session.as_ref()) {
+            self.count(part);
         }
-        self.told_of_step = true;
-        Some(Heard::Tool(Tool {
-            call: part.call?,
-            name: part.tool?,
-            stage,
-            input: input.filter(|_| stage > Stage::Announced),
-            output: output.or(error),
-            title: title.filter(|title| !title.is_empty()),
-        }))
+    }
+
+    fn count(&mut self, part: &Part<'_>) {
+        let Some(tokens) = part.tokens.filter(|_| part.kind == "step-finish") else { return };
+        // A part may be told more than once.
+        if self.ledger.advance(&part.id, Kind::Counted) {
+            let sum = &mut self.tokens;
+            sum.input = sum.input.saturating_add(tokens.input);
+            sum.output = sum.output.saturating_add(tokens.output);
+            sum.reasoning = sum.reasoning.saturating_add(tokens.reasoning);
+            sum.cache.read = sum.cache.read.saturating_add(tokens.cache.read);
+            sum.cache.write = sum.cache.write.saturating_add(tokens.cache.write);
+            self.cost += part.cost.unwrap_or_default();
+        }
     }
 
     fn message(&mut self, event: &MessageEvent<'_>) -> Option<Heard<'static>> {
@@ -306,65 +277,57 @@ impl Reply {
         }
         let message = &event.info;
         if message.role == "user" {
-            if !self.taken && message.id == self.prompt {
-                self.taken = true;
-                // What was said before was about an earlier prompt.
-                self.failure = None;
-                self.settling = false;
-            }
+            self.ledger.note_user(message);
             return None;
         }
-        if !self.taken {
+        let noted = self.ledger.note_assistant(message);
+        if noted.author != Author::Answer {
             return None;
         }
-        let voice = self.voice_of(message);
-        self.messages.insert(message.id.clone().into_owned(), voice);
-        let is_complete = message.time.as_ref().is_some_and(|time| time.completed.is_some());
-        if voice == Voice::Answer && is_complete {
-            self.answered = true;
-            // A complete answer also takes back an error that compaction has mended.
-            self.failure = message.error.clone().map(Failure::into_owned);
-            self.finish = message.finish.clone().map(Cow::into_owned);
+        if noted.was_heard_before {
+            // Some of it was said before it was known to be the answer: that is lost.
+            return Some(Heard::End(self.over(Outcome::Interrupted)));
+        }
+        if noted.is_new {
+            self.answered = false;
+            self.step();
+            self.refused = None;
+        }
+        if message.complete {
+            self.complete(message);
         }
         None
     }
 
-    fn voice_of(&mut self, message: &Message<'_>) -> Voice {
-        if message.mode.as_deref() == Some("compaction") {
-            self.compacted = true;
-            return Voice::Unheard;
-        }
-        let parent = message.parent.as_deref();
-        if self.compacted || parent == Some(&self.prompt) { Voice::Answer } else { Voice::Unheard }
+    fn complete(&mut self, message: &Message<'_>) {
+        self.answered = true;
+        // A complete answer also takes back an error that compaction has mended.
+        self.failure = message.error.clone().map(Failure::into_owned);
+        self.finish = message.finish.clone().map(Cow::into_owned);
     }
 
     fn status<'a>(&mut self, event: StatusEvent<'a>) -> Option<Heard<'a>> {
-        if event.session != self.session || !self.taken {
+        let is_own = event.session == self.session;
+        let status = event.status;
+        if is_own && (status.kind == "busy" || status.kind == "retry") {
+            self.busy = true;
+            self.settling = false;
+        }
+        if status.kind != "retry" || !self.family.contains(event.session.as_ref()) {
             return None;
         }
-        let Status { kind, message, next } = event.status;
-        if kind != "busy" && kind != "retry" {
-            return None;
-        }
-        self.busy = true;
-        self.settling = false;
-        (kind == "retry").then(|| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a time; `as` saturates"
-            )]
-            let next = next.unwrap_or_default() as u64;
-            Heard::Retry(Retry {
-                reason: message.unwrap_or_default(),
-                next,
-                told: self.told_of_step,
-            })
-        })
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "`as` saturates"
+        )]
+        let next = status.next.unwrap_or_default() as u64;
+        let reason = status.message.unwrap_or_default();
+        Some(Heard::Retry(Retry { reason, next, told: is_own && self.told == Told::OfStep }))
     }
 
     fn idle(&mut self) -> Option<Heard<'static>> {
-        if !self.taken || !self.busy {
+        if !self.busy {
             return None;
         }
         if self.answered || self.failure.is_some() {
@@ -374,31 +337,83 @@ impl Reply {
         None
     }
 
-    fn error(&mut self, event: ErrorEvent<'_>) -> Option<Heard<'static>> {
+    fn error(&mut self, event: ErrorEvent<'_>) {
         if event.session.as_deref() != Some(&self.session) {
-            return None;
+            return;
         }
-        // The first says what is wrong; a second one of the same failure is a stack trace.
-        if self.failure.is_none() || self.taken {
+        // Before the prompt is taken the first says what is wrong, and the second is its trace.
+        if self.failure.is_none() || self.phase == Phase::Taken {
             self.failure = Some(event.error.into_owned());
         }
         self.settling |= !self.busy;
-        None
+    }
+
+    fn ask<'a>(
+        &mut self,
+        event: AskEvent<'a>,
+        ask: impl FnOnce(AskEvent<'a>) -> Ask,
+    ) -> Option<Heard<'a>> {
+        if !self.family.contains(event.session.as_ref()) {
+            return None;
+        }
+        let is_own = event.session == self.session;
+        let ask = ask(event);
+        if is_own {
+            self.asked.push(ask.clone());
+        }
+        Some(Heard::Ask(ask))
+    }
+
+    fn replied(&mut self, event: &ReplyEvent<'_>, is_refusal: bool) {
+        let of = |ask: &Ask| ask.request() == event.request;
+        let Some(index) = self.asked.iter().position(of) else { return };
+        let ask = self.asked.swap_remove(index);
+        if is_refusal {
+            self.refused.get_or_insert(ask);
+        }
+    }
+
+    fn over(&mut self, outcome: Outcome) -> Outcome {
+        self.phase = Phase::Over;
+        self.settling = false;
+        outcome
     }
 
     fn outcome(&mut self) -> Outcome {
-        if let Some(failure) = self.failure.take() {
-            if failure.name == "ContentFilterError" {
-                return Outcome::Finished(Finish::ContentFilter);
-            }
-            return Outcome::Failed(failure);
+        let outcome = match self.failure.take() {
+            Some(failure) => self.failed(failure),
+            None => self.finished(),
+        };
+        self.over(outcome)
+    }
+
+    fn failed(&self, failure: Failure<'static>) -> Outcome {
+        let told = self.told != Told::Nothing;
+        match failure.name.as_ref() {
+            // What there is of an answer stands, and says how it ended.
+            "ContentFilterError" if told => Outcome::Finished(Finish::ContentFilter),
+            "MessageOutputLengthError" if told => Outcome::Finished(Finish::Length),
+            // A refused `doom_loop` is told as an error, other refusals are not.
+            "UnknownError" if self.refused.is_some() => Outcome::Finished(Finish::Refused),
+            _ => Outcome::Failed(failure),
         }
-        Outcome::Finished(match self.finish.as_deref() {
-            Some("length") => Finish::Length,
-            Some("content-filter") => Finish::ContentFilter,
+    }
+
+    fn finished(&self) -> Outcome {
+        match self.finish.as_deref().filter(|_| self.answered) {
+            Some("length") => Outcome::Finished(Finish::Length),
+            Some("content-filter") => Outcome::Finished(Finish::ContentFilter),
             // The model wanted to go on: only a refusal ends a turn there.
-            Some("tool-calls") => Finish::Refused,
-            _ => Finish::Stop,
-        })
+            Some("tool-calls") => Outcome::Finished(Finish::Refused),
+            Some(_) => Outcome::Finished(Finish::Stop),
+            None => Outcome::Failed(Failure {
+                name: Cow::Borrowed(NO_ANSWER),
+                data: FailureData::default(),
+            }),
+        }
     }
 }
+
+/// The name of the failure of a turn that ended without an answer and without an error: the
+/// prompt had been answered before, or what was said of it was lost. A name of our own.
+pub const NO_ANSWER: &str = "NoAnswer";

@@ -2,11 +2,12 @@
 
 mod tool_line;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::json;
 
-use self::tool_line::tool_line;
+use self::tool_line::{failure_line, tool_line};
 use super::reply::{Finish, Stage, Strand, Tool};
 use crate::{
     config::ToolStyle,
@@ -45,8 +46,8 @@ pub struct Voice {
     reasoning_ends: Ends,
     /// Native calls that have no output yet: our id → name and arguments.
     open_calls: BTreeMap<String, (String, String)>,
-    /// Plain calls whose line was written.
-    shown_calls: Vec<String>,
+    /// Plain calls whose line was written: their parts' ids.
+    shown_calls: HashSet<String>,
 }
 
 /// How a strand of text stands.
@@ -73,7 +74,7 @@ impl Voice {
             text_ends: Ends::Closed,
             reasoning_ends: Ends::Closed,
             open_calls: BTreeMap::new(),
-            shown_calls: Vec::new(),
+            shown_calls: HashSet::new(),
         }
     }
 
@@ -119,20 +120,21 @@ impl Voice {
     }
 
     fn plain(&mut self, tool: &Tool<'_>) -> Option<Bytes> {
-        let is_shown = self.shown_calls.iter().any(|call| call == tool.call.as_ref());
-        match tool.stage {
-            Stage::Announced => return None,
-            Stage::Running | Stage::Done if is_shown => return None,
-            Stage::Running | Stage::Done | Stage::Failed => {}
+        if tool.stage == Stage::Announced {
+            return None;
         }
-        self.shown_calls.push(tool.call.clone().into_owned());
-        self.paragraph(&tool_line(tool))
+        let call = self.shown_calls.insert(tool.part.clone().into_owned()).then(|| tool_line(tool));
+        match (call, failure_line(tool)) {
+            (Some(call), Some(failure)) => self.paragraph(&format!("{call}{BREAK}{failure}")),
+            (Some(line), None) | (None, Some(line)) => self.paragraph(&line),
+            (None, None) => None,
+        }
     }
 
     fn native(&mut self, tool: &Tool<'_>) -> Bytes {
-        // A provider may count its calls from zero in every turn; Open WebUI wants them unique.
-        let id = format!("{}-{}", self.chunks.id(), tool.call);
-        let arguments = tool.input.map_or("", |input| input.get()).to_owned();
+        // Open WebUI wants ids that are unique in the chat: a part's is, a provider's need not be.
+        let id = tool.part.clone().into_owned();
+        let arguments = tool.input.map_or_else(String::new, |input| shown_arguments(input.get()));
         // Text after an item stands by itself already.
         self.text_ends = Ends::Closed;
         let frames = match tool.stage {
@@ -142,10 +144,9 @@ impl Voice {
                 frame
             }
             Stage::Done | Stage::Failed => {
-                let status = if tool.stage == Stage::Done {
-                    CallStatus::Completed
-                } else {
-                    CallStatus::Failed
+                let status = match tool.stage {
+                    Stage::Done => CallStatus::Completed,
+                    _ => CallStatus::Failed,
                 };
                 self.open_calls.remove(&id);
                 let text = tool.output.as_deref().unwrap_or_default();
@@ -161,6 +162,13 @@ impl Voice {
         let frame = self.say(Strand::Text, text);
         self.text_ends = Ends::Due;
         frame
+    }
+
+    /// Says why the answer ends here, in words of our own.
+    pub(super) fn stop_short(&mut self, text: &str) -> Option<Bytes> {
+        let mut frames = BytesMut::from(&self.broken_off()[..]);
+        frames.put_slice(&self.paragraph(text)?);
+        Some(frames.freeze())
     }
 
     /// Ends the answer: the last frames, or the whole document.
@@ -212,22 +220,39 @@ impl Voice {
 }
 
 fn closed(id: &str, name: &str, arguments: &str, text: &str, status: CallStatus) -> Bytes {
+    // A call that is over has arguments, and they are JSON.
+    let arguments = if arguments.is_empty() { "{}" } else { arguments };
     let mut frames = BytesMut::from(&item::call(id, name, arguments, status)[..]);
-    let cut = text.floor_char_boundary(LONGEST_OUTPUT);
-    frames.put_slice(&item::output(id, &text[..cut], status));
+    let cut = text.floor_char_boundary(LONGEST_SHOWN);
+    let left_out = text.len() - cut;
+    if left_out == 0 {
+        frames.put_slice(&item::output(id, text, status));
+    } else {
+        let text = format!("{}\n… ({left_out} bytes are not shown)", &text[..cut]);
+        frames.put_slice(&item::output(id, &text, status));
+    }
     frames.freeze()
+}
+
+/// Arguments as they are, unless they are longer than anybody would read: then what is said of
+/// them is JSON as well.
+fn shown_arguments(json: &str) -> String {
+    if json.len() <= LONGEST_SHOWN {
+        return json.to_owned();
+    }
+    json!({"not shown": format!("{} bytes", json.len())}).to_string()
 }
 
 fn usage_of(tokens: Tokens) -> Usage {
     Usage {
-        prompt: tokens.input + tokens.cache.read + tokens.cache.write,
+        prompt: tokens.input.saturating_add(tokens.cache.read).saturating_add(tokens.cache.write),
         cached: tokens.cache.read,
-        completion: tokens.output + tokens.reasoning,
+        completion: tokens.output.saturating_add(tokens.reasoning),
         reasoning: tokens.reasoning,
     }
 }
 
 /// Between paragraphs.
 const BREAK: &str = "\n\n";
-/// Bytes of a tool's output that are shown; the model has seen it all.
-const LONGEST_OUTPUT: usize = 16 << 10;
+/// Bytes of a call's arguments, and of its output, that are shown; the model has seen it all.
+const LONGEST_SHOWN: usize = 16 << 10;
