@@ -5,6 +5,7 @@
 
 mod frames;
 mod shape;
+mod slim;
 
 use std::{borrow::Cow, fmt};
 
@@ -14,6 +15,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+pub(super) use self::slim::slim;
 pub use self::{
     frames::{FrameTooLarge, Frames},
     shape::{

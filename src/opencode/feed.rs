@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     client::{ClientError, Wire},
-    event::Frames,
+    event::{Frames, slim},
 };
 
 /// The subscription of one runner. Connects when first listened to, and again when it is listened
@@ -197,8 +197,9 @@ impl Routes {
         }
         let Some(key) = self.sessions.get(session).copied() else { return };
         let Some(outlet) = self.outlets.get(&key) else { return };
-        // What waits already decides, not the event's own size: opencode repeats a prompt, files
-        // and all, in one event. A failed send means that the listener is being dropped.
+        // What waits already decides, not the event's own size: one event may be that large, such
+        // as a tool's output with its attachments. A failed send means that the listener is being
+        // dropped.
         let lags = outlet.queued.bytes.fetch_add(event.len(), Ordering::Relaxed) > QUEUE;
         outlet.queued.lagged.store(lags, Ordering::Relaxed);
         if lags || outlet.sender.send(Said::Event(event)).is_err() {
@@ -272,7 +273,10 @@ async fn drain(hub: &Hub, frames: &mut Frames, body: &mut Incoming, silence: Dur
     loop {
         loop {
             match frames.next_frame() {
-                Ok(Some(event)) => hub.routes.lock().pass(event),
+                Ok(Some(event)) => {
+                    let event = slim(event);
+                    hub.routes.lock().pass(event);
+                }
                 Ok(None) => break,
                 Err(_) => return Loss::Closed,
             }
