@@ -73,7 +73,7 @@ impl Frames {
 
 const DATA: &[u8] = b"data:";
 /// A part holds a tool's whole output, and a user's files come back: as much as a request body.
-const LARGEST: usize = 32 << 20;
+const LARGEST: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -76,7 +76,19 @@ pub(super) fn everybody(config: &Config) -> Rules {
     rules.insert("task".to_owned(), allowance(config, "task"));
     // A question waits for an answer that no one can give.
     rules.insert("question".to_owned(), "deny".into());
+    if action(config, "bash") != "allow" {
+        rules.insert("edit".to_owned(), edit_without_plugins(config));
+    }
     rules
+}
+
+/// What editing may do where there is no free shell: not plant code. opencode 1.18 runs the plugins
+/// that it finds in a workspace, whatever its settings say (observed).
+fn edit_without_plugins(config: &Config) -> Value {
+    match action(config, "edit") {
+        "deny" => "deny".into(),
+        action => json!({"*": action, "*.opencode/*": "deny", "*opencode.json*": "deny"}),
+    }
 }
 
 /// A persona, or its plan form.
@@ -116,6 +128,10 @@ fn tools(config: &Config, named: &[String]) -> Rules {
             other => other,
         };
         rules.insert(tool.to_owned(), allowance(config, tool));
+    }
+    let has_shell = named.iter().any(|tool| tool == "bash") && action(config, "bash") == "allow";
+    if !has_shell && rules.contains_key("edit") {
+        rules.insert("edit".to_owned(), edit_without_plugins(config));
     }
     rules
 }

@@ -195,7 +195,7 @@ fn a_personas_tools_are_its_only_ones_and_within_the_policy() {
     let (_, json) = generated(&config(), &Wishes::default());
     let permission = &json["agent"]["grant-draft"]["permission"];
     assert_eq!(permission["*"], "deny");
-    assert_eq!(permission["edit"], "allow", "`write` needs it");
+    assert_eq!(permission["edit"]["*"], "allow", "`write` needs it");
     assert_eq!(permission["webfetch"], "ask", "as for everybody");
     assert_eq!(permission["read"]["*.env"], "ask", "as opencode has it");
 
@@ -271,4 +271,18 @@ fn a_chosen_model_that_nobody_listed_is_described() {
     let settings = generate(&config, &chosen, &chosen, &Wishes::default());
     let json: serde_json::Value = serde_json::from_str(&settings.json).unwrap();
     assert_eq!(json["provider"][&provider]["models"]["new"]["limit"]["context"], 128_000);
+}
+
+#[test]
+fn without_a_free_shell_no_plugin_can_be_planted() {
+    let guarded = json!({"*": "allow", "*.opencode/*": "deny", "*opencode.json*": "deny"});
+    let mut config = config();
+    config.personas.0 = vec![persona("scribe", &[], &["read", "write"])];
+    config.turns.permissions.clear();
+    let (_, json) = generated(&config, &Wishes::default());
+    assert_eq!(json["permission"]["edit"], Value::Null, "a shell could plant one anyway");
+    assert_eq!(json["agent"]["scribe"]["permission"]["edit"], guarded);
+    config.turns.permissions.insert("bash".to_owned(), "ask".to_owned());
+    let (_, json) = generated(&config, &Wishes::default());
+    assert_eq!(json["permission"]["edit"], guarded);
 }
