@@ -3,7 +3,9 @@
 
 use std::{hint::black_box, time::Duration};
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use open_persona::openai::splice::Scan;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -33,7 +35,7 @@ fn body(messages: &[Value]) -> Vec<u8> {
 fn rewrite(criterion: &mut Criterion) {
     for (kind, of) in [("chat", chat as fn(usize) -> Vec<u8>), ("image", image)] {
         let mut group = criterion.benchmark_group(kind);
-        group.sample_size(10).nresamples(10_000);
+        group.sample_size(10).nresamples(10_000).sampling_mode(SamplingMode::Flat);
         group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_millis(500));
         for (name, size) in SIZES {
             let body = of(size);
