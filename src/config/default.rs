@@ -25,7 +25,7 @@ pub(super) const OPENCODE_URL: &str = "http://127.0.0.1:4096";
 pub(super) const MAX_RUNNING: usize = 50;
 pub(super) const MAX_STARTING: usize = 4;
 pub(super) const START_TIMEOUT: Duration = Duration::from_mins(1);
-pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_mins(3);
 pub(super) const IDLE_AFTER: Duration = Duration::from_mins(15);
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 

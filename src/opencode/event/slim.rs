@@ -1,17 +1,20 @@
 //! Takes out of an event what no turn listens to, so that a prompt that comes back does not fill
 //! the queue in front of its own answer.
+//!
+//! A model's text is left alone: a turn compares it with what it heard.
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 /// `event` without a part's text or data URL, where those make it large. A prompt comes back part
-/// by part, images and all (observed with opencode 1.18); what is new comes in deltas.
+/// by part, images and all, and without the times that a model's text has (observed with opencode
+/// 1.18).
 pub(in crate::opencode) fn slim(event: Bytes) -> Bytes {
     if event.len() <= SMALL {
         return event;
     }
-    let Ok(Envelope { properties: Properties { part: Part { text, url } } }) =
+    let Ok(Envelope { properties: Properties { part: Part { text, url, time: None } } }) =
         serde_json::from_slice(&event)
     else {
         return event;
@@ -48,6 +51,7 @@ struct Part<'a> {
     text: Option<&'a RawValue>,
     #[serde(borrow)]
     url: Option<&'a RawValue>,
+    time: Option<IgnoredAny>,
 }
 
 /// Bytes of an event that need no second look.
@@ -82,9 +86,10 @@ mod tests {
     fn anything_else_is_passed_on_as_it_is() {
         let long = "x".repeat(SMALL);
         let tool = part(&json!({"type": "tool", "state": {"status": "completed", "output": long}}));
+        let said = part(&json!({"type": "text", "text": long, "time": {"start": 1, "end": 2}}));
         let small = part(&json!({"type": "text", "text": "Hello"}));
         let other = Bytes::from(json!({"type": "session.diff", "diff": long}).to_string());
-        for event in [tool, small, other, Bytes::from(vec![b'{'; 2 * SMALL])] {
+        for event in [tool, said, small, other, Bytes::from(vec![b'{'; 2 * SMALL])] {
             assert_eq!(slim(event.clone()), event);
         }
     }
