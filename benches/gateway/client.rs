@@ -41,7 +41,10 @@ impl Connection {
             .expect("a request");
         self.sender.ready().await.expect("the connection was kept");
         let response = self.sender.send_request(request).await.expect("an answer");
-        assert!(response.status().is_success(), "{path}: {}", response.status());
+        let status = response.status();
+        if !status.is_success() {
+            panic!("{path}: {status}: {:?}", response.into_body().collect().await);
+        }
         response
     }
 

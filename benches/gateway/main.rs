@@ -14,6 +14,7 @@ mod stub;
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 use criterion::Criterion;
+use open_persona::{cli, config};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::Mutex,
@@ -31,6 +32,8 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // Without `--bench` it is `cargo test`, which only asks whether it runs.
     let scale: u32 = if arguments.iter().any(|argument| argument == "--bench") { 1 } else { 20 };
+    let filter = config::environment("RUST_LOG").unwrap_or_else(|| "off".to_owned());
+    cli::log::start(Some(&filter));
     let street = Street::open();
     whole_requests(&street);
     let is_filtered = arguments.iter().any(|argument| !argument.starts_with('-'));

@@ -82,27 +82,52 @@ pub(crate) fn ages(bytes: &[u8]) -> impl Iterator<Item = u64> {
 /// Digits of a stamp, which stands between two `@`.
 const STAMP: usize = 16;
 
-/// A frame whose stamp is still to be written.
+/// A frame, which may be complete only once it is written.
 #[derive(Debug, Clone)]
 enum Said {
     Whole(String),
-    Stamped(Arc<(String, String)>),
+    /// With a stamp between the two.
+    Delta(Arc<(String, String)>, Text),
+    /// With all that the deltas said between the two.
+    Part(Arc<(String, String)>, Text),
 }
 
+/// What the deltas said so far.
+type Text = Arc<Mutex<String>>;
+
 impl Said {
-    /// With a stamp in place of the first `@`.
-    fn stamped(frame: &str) -> Self {
-        let (before, after) = frame.split_once('@').expect("a place for the stamp");
-        Self::Stamped(Arc::new((before.to_owned(), after.to_owned())))
+    fn delta(frame: &str, text: &Text) -> Self {
+        Self::Delta(Arc::new(around(frame).expect("a place")), Arc::clone(text))
+    }
+
+    /// A frame that may have a place for the whole text.
+    fn part(frame: String, text: &Text) -> Self {
+        match around(&frame) {
+            Some(around) => Self::Part(Arc::new(around), Arc::clone(text)),
+            None => Self::Whole(frame),
+        }
     }
 
     fn into_frame(self) -> Frame<Bytes> {
         let text = match self {
-            Self::Whole(text) => text,
-            Self::Stamped(around) => format!("{}@{:0STAMP$x}@{}", around.0, now(), around.1),
+            Self::Whole(frame) => frame,
+            Self::Delta(around, text) => {
+                let stamp = format!("@{:0STAMP$x}@", now());
+                text.lock().push_str(&stamp);
+                format!("{}{stamp}{}", around.0, around.1)
+            }
+            Self::Part(around, text) => format!("{}{}{}", around.0, text.lock(), around.1),
         };
         Frame::data(Bytes::from(text))
     }
+}
+
+/// Stands for what is not known before a frame is written.
+const PLACE: &str = "@place@";
+
+fn around(frame: &str) -> Option<(String, String)> {
+    let (before, after) = frame.split_once(PLACE)?;
+    Some((before.to_owned(), after.to_owned()))
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -185,7 +210,8 @@ impl Shared {
         let stream = self.stream(directory);
         #[expect(clippy::disallowed_methods, reason = "ends with the runtime")]
         tokio::spawn(async move {
-            let delta = Said::stamped(&delta);
+            let text = Text::default();
+            let delta = Said::delta(&delta, &text);
             // A failed send means that nobody listens any more.
             for event in before {
                 drop(stream.send(Said::Whole(event)));
@@ -196,7 +222,7 @@ impl Shared {
                 drop(stream.send(delta.clone()));
             }
             for event in after {
-                drop(stream.send(Said::Whole(event)));
+                drop(stream.send(Said::part(event, &text)));
             }
         });
     }
@@ -227,7 +253,12 @@ impl Recording {
         let first = events.iter().position(is_delta).expect("the recording has deltas");
         let last = events.iter().rposition(is_delta).expect("the recording has deltas");
         let mut delta = events[first].clone();
-        delta["properties"]["delta"] = json!("@");
+        delta["properties"]["delta"] = json!(PLACE);
+        for event in events[last..].iter_mut().filter(|event| kind(event, "message.part.updated")) {
+            if let Some(text) = event["properties"]["part"].get_mut("text") {
+                *text = json!(PLACE);
+            }
+        }
         let frames = |events: &[Value]| events.iter().map(|e| format!("data: {e}\n\n")).collect();
         Self {
             session,
@@ -268,7 +299,7 @@ fn completion(body: &Value) -> Response<Body> {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
         format!("data: {}\n\n", envelope("chat.completion.chunk", choice))
     };
-    let delta = Said::stamped(&chunk(json!({"content": "@"}), Value::Null));
+    let delta = Said::delta(&chunk(json!({"content": PLACE}), Value::Null), &Text::default());
     let end = Said::Whole(chunk(json!({}), json!("stop")) + "data: [DONE]\n\n");
     let begun = Instant::now();
     let deltas = stream::iter(0..order.deltas).then(move |number| {
