@@ -10,7 +10,10 @@ pub mod origin;
 mod reply;
 pub mod route;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -147,7 +150,7 @@ impl Gateway {
                     return Err(Refusal::internal());
                 };
                 let (workspace, lease) = self.means.runner(&identity, &exchange.config).await?;
-                let peer = upstream::of_runner(&lease, &exchange.config.limits);
+                let peer = upstream::of_runner(&lease, &exchange.config.limits).await;
                 exchange.models = Some(workspace.models);
                 exchange.identity = Some(identity);
                 exchange.lease = Some(lease);
@@ -241,6 +244,17 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> Result<()> {
         reply::check_runner(response, exchange).map_err(|refusal| exchange.fail(refusal))
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        // A turn watches its own deadline; a runner that streams by itself is watched here.
+        exchange.check_turn().map(|()| None).map_err(|refusal| exchange.fail(refusal))
     }
 
     async fn response_filter(

@@ -144,6 +144,16 @@ impl Choice {
     }
 }
 
+/// How much a persona speaks of itself and of what it remembers: `level` from 0, not unless asked,
+/// to 1, freely.
+pub fn self_reference(level: f32) -> &'static str {
+    match level {
+        ..0.34 => "Do not speak of yourself or of what you remember unless you are asked.",
+        ..0.67 => "Speak of yourself and of what you remember only where it helps the answer.",
+        _ => "You may speak freely of yourself and of what you remember.",
+    }
+}
+
 /// Whether `name` may name a persona or a user's agent: 1 to 64 of `a`–`z`, `0`–`9` and `-`.
 pub fn well_named(name: &str) -> bool {
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';

@@ -13,7 +13,10 @@ mod plain;
 mod recorded;
 pub mod reply;
 mod seat;
+mod switches;
 pub mod voice;
+
+pub(crate) use self::failure::too_long;
 
 use std::sync::Arc;
 

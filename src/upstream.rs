@@ -5,13 +5,14 @@
 
 mod in_memory;
 
-use std::{net::ToSocketAddrs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use pingora_core::{
     Error, ErrorType, OrErr,
     protocols::l4::socket::SocketAddr,
     upstreams::peer::{H1UpgradePolicy, HttpPeer, PeerOptions, Scheme},
 };
+use tokio::{net::lookup_host, time::timeout};
 
 use crate::{
     config::{Address, Limits},
@@ -31,10 +32,10 @@ pub fn of_turn(turn: Turn) -> pingora_core::Result<HttpPeer> {
 }
 
 /// The peer of a runner that speaks `OpenAI` itself.
-pub fn of_runner(runner: &Runner, limits: &Limits) -> pingora_core::Result<HttpPeer> {
+pub async fn of_runner(runner: &Runner, limits: &Limits) -> pingora_core::Result<HttpPeer> {
     let mut peer = match &runner.address {
         Address::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
-        Address::Tcp(host) => of_host(host)?,
+        Address::Tcp(host) => of_host(host).await?,
     };
     // A runner's port may be another runner's tomorrow: connections never outlive the epoch.
     peer.group_key = runner.epoch;
@@ -49,9 +50,10 @@ pub fn of_runner(runner: &Runner, limits: &Limits) -> pingora_core::Result<HttpP
 }
 
 /// `HttpPeer::new`, without its panic on a name that does not resolve.
-fn of_host(host: &str) -> pingora_core::Result<HttpPeer> {
-    let address = host
-        .to_socket_addrs()
+async fn of_host(host: &str) -> pingora_core::Result<HttpPeer> {
+    let address = timeout(CONNECT_TIMEOUT, lookup_host(host))
+        .await
+        .or_err(ErrorType::ConnectTimedout, "the runner's host does not resolve in time")?
         .or_err(ErrorType::ConnectNoRoute, "the runner's host does not resolve")?
         .next()
         .ok_or_else(|| {
@@ -72,5 +74,5 @@ fn of_host(host: &str) -> pingora_core::Result<HttpPeer> {
 const TURN_GROUP: u64 = u64::MAX;
 /// Loopback or one hop away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Below what small HTTP servers commonly allow (60 s and more).
-const POOL_IDLE: Duration = Duration::from_secs(30);
+/// Below what HTTP servers allow: Node and uvicorn close after 5 s. A request is not tried twice.
+const POOL_IDLE: Duration = Duration::from_secs(4);

@@ -42,9 +42,7 @@ impl Connection {
         self.sender.ready().await.expect("the connection was kept");
         let response = self.sender.send_request(request).await.expect("an answer");
         let status = response.status();
-        if !status.is_success() {
-            panic!("{path}: {status}: {:?}", response.into_body().collect().await);
-        }
+        assert!(status.is_success(), "{path}: {status}");
         response
     }
 

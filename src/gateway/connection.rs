@@ -89,7 +89,7 @@ enum Head {
     /// None of it has come. The wait for its first byte is Pingora's keep-alive timeout.
     Expected(std::time::Duration),
     /// Some of it has come; the rest must before `deadline`.
-    Started { deadline: Pin<Box<Sleep>>, line_is_empty: bool },
+    Started { deadline: Pin<Box<Sleep>>, line_is_empty: bool, begun: bool },
     /// It is complete; what follows is a body, watched elsewhere.
     Done,
 }
@@ -102,18 +102,22 @@ impl Head {
         }
         if let Self::Expected(limit) = self {
             let deadline = Box::pin(sleep_until(Instant::now() + *limit));
-            *self = Self::Started { deadline, line_is_empty: false };
+            *self = Self::Started { deadline, line_is_empty: false, begun: false };
         }
-        let Self::Started { line_is_empty, .. } = self else { return };
+        let Self::Started { line_is_empty, begun, .. } = self else { return };
         for byte in bytes {
             match byte {
-                b'\n' if *line_is_empty => {
+                // Empty lines before the request line do not end a head (RFC 9112, 2.2).
+                b'\n' if *line_is_empty && *begun => {
                     *self = Self::Done;
                     return;
                 }
                 b'\n' => *line_is_empty = true,
                 b'\r' => {}
-                _ => *line_is_empty = false,
+                _ => {
+                    *begun = true;
+                    *line_is_empty = false;
+                }
             }
         }
     }
@@ -255,6 +259,14 @@ mod tests {
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(read.len() <= 11, "read {} bytes", read.len());
         assert!(start.elapsed() >= Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn empty_lines_first_do_not_stop_the_clock() {
+        let (mut guarded, mut client) = guarded();
+        client.write_all(b"\r\n\r\n\n\nGET / HTTP/1.1\r\n").await.unwrap();
+        let error = guarded.read_to_end(&mut Vec::new()).await;
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]

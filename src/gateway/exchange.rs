@@ -39,6 +39,7 @@ pub struct Exchange {
     pub(super) models: Option<Effective>,
     /// The body so far: it is passed on in one piece.
     body: BytesMut,
+    body_began: Option<Instant>,
     /// Whether it was.
     is_passed_on: bool,
     /// Why the answer is no, until the caller is told.
@@ -62,11 +63,21 @@ impl Exchange {
             lease: None,
             models: None,
             body: BytesMut::new(),
+            body_began: None,
             is_passed_on: false,
             refusal: None,
             streaming: false,
             refused: None,
         }
+    }
+
+    /// Refuses to go on with the answer of an `openai` runner for longer than a turn may last.
+    pub(super) fn check_turn(&self) -> Result<(), Refusal> {
+        let limit = self.config.limits.turn;
+        if self.lease.is_some() && self.started.elapsed() > limit {
+            return Err(crate::turn::too_long(limit));
+        }
+        Ok(())
     }
 
     /// Keeps `refusal` for [`super::reply::fail`] and gives Pingora the error that leads there.
@@ -89,7 +100,9 @@ impl Exchange {
         if self.body.len() + chunk.len() > self.config.limits.body {
             return Err(limit::too_large(&self.config.limits));
         }
-        if !chunk.is_empty() && self.started.elapsed() > self.config.limits.body_deadline {
+        // Not from the request's start: an `openai` runner may have had to be launched first.
+        let began = *self.body_began.get_or_insert_with(Instant::now);
+        if !chunk.is_empty() && began.elapsed() > self.config.limits.body_deadline {
             return Err(limit::too_slow());
         }
         let whole = if end_of_stream && self.body.is_empty() {

@@ -24,7 +24,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -138,10 +138,13 @@ impl Launcher for ProcessLauncher {
             return Err(LaunchError::Spawn("its workspace is not there".to_owned()));
         }
         let (data, wanted) = (self.data.clone(), spec.clone());
-        let home = tokio::task::spawn_blocking(move || Home::prepare(&data, &wanted))
+        let home = tokio::task::spawn_blocking(move || Home::prepare(&data, &wanted));
+        let home = timeout_at(deadline, home)
             .await
+            .map_err(|_| LaunchError::Timeout(spec.start_timeout))?
             .map_err(|error| LaunchError::Spawn(error.to_string()))?
             .map_err(|error| LaunchError::Spawn(format!("its directory: {error}")))?;
+        home.take_out_trash(&self.path);
         let mut tries = 1;
         loop {
             let listens = self.listens(spec.dialect, &home).await?;

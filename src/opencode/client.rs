@@ -61,6 +61,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether what was asked about is not there, such as a request that was answered already.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Status { status: 404, .. })
+    }
+
     /// Whether opencode does not know the session: exactly 404 `NotFoundError`.
     pub fn is_session_lost(&self) -> bool {
         matches!(self, Self::Status { status: 404, name } if name == "NotFoundError")
@@ -80,6 +85,9 @@ pub struct Prompt<'a> {
     /// Appended at the end of the system prompt, for this turn only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<&'a str>,
+    /// Tool patterns that are on or off from this turn on, whatever the configuration says.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, bool>,
     /// Text and files.
     pub parts: Vec<Part<'a>>,
 }
@@ -167,10 +175,17 @@ impl Client {
 
     /// Whether any session of the directory is at work.
     pub async fn is_busy(&self) -> Result<bool, ClientError> {
-        let sessions: BTreeMap<String, serde_json::Value> =
-            self.wire.ask(Method::GET, "/session/status", None).await?;
-        // Idle sessions are absent (observed).
-        Ok(!sessions.is_empty())
+        Ok(!self.at_work().await?.is_empty())
+    }
+
+    /// Whether `session` is at work.
+    pub async fn is_session_busy(&self, session: &str) -> Result<bool, ClientError> {
+        Ok(self.at_work().await?.contains_key(session))
+    }
+
+    /// The sessions that are at work; idle ones are absent (observed).
+    async fn at_work(&self) -> Result<BTreeMap<String, serde_json::Value>, ClientError> {
+        self.wire.ask(Method::GET, "/session/status", None).await
     }
 
     /// Makes a session and returns its id. The title spares opencode a model call to invent one.
@@ -410,6 +425,7 @@ mod tests {
             agent: "build",
             model: Model { provider: "demo", model: "demo" },
             system: None,
+            tools: BTreeMap::new(),
             parts: vec![
                 Part::Text { text: "hi" },
                 Part::File { mime: "image/png", url: "data:image/png;base64,AA==", filename: None },

@@ -115,12 +115,12 @@ impl Feed {
     pub(super) async fn listen(&self, session: &str) -> Result<Listener, ClientError> {
         let mut phase = self.hub.phase.subscribe();
         let failures = phase.borrow_and_update().failures;
-        let listener = self.hub.register(session);
+        let mut listener = self.hub.register(session);
         self.hub.wanted.notify_one();
         loop {
             {
                 let now = phase.borrow_and_update();
-                if now.up {
+                if now.up && self.hub.routes.lock().outlets.contains_key(&listener.key) {
                     return Ok(listener);
                 }
                 if let Some(error) = now.error.as_ref().filter(|_| now.failures > failures) {
@@ -129,6 +129,11 @@ impl Feed {
             }
             if phase.changed().await.is_err() {
                 return Err(ClientError::Unreachable("the event feed has ended".to_owned()));
+            }
+            // The stream broke between registering and now: what was registered is lost with it.
+            if !self.hub.routes.lock().outlets.contains_key(&listener.key) {
+                listener = self.hub.register(session);
+                self.hub.wanted.notify_one();
             }
         }
     }

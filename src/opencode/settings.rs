@@ -57,7 +57,9 @@ pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wis
             .integrations
             .iter()
             .map(|(name, integration)| {
-                let used = config.personas.0.iter().any(|p| p.integrations.contains(name));
+                let used = config.personas.0.iter().any(|p| p.integrations.contains(name))
+                    // Then a model's settings may turn on any of them.
+                    || config.identity.front_ends.iter().any(|it| it.meta_headers);
                 (name, McpFile::of(name, integration, used, &mut references))
             })
             .collect(),

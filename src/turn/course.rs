@@ -1,6 +1,9 @@
 //! The course of a turn: workspace → runner → session → prompt → events → answer.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -14,6 +17,7 @@ use super::{
     failure,
     reply::{Finish, Heard, Outcome, SETTLE},
     seat::Seat,
+    switches,
     voice::{Form, Voice},
 };
 use crate::{
@@ -28,7 +32,7 @@ use crate::{
         event::Event,
         feed::{Loss, Said},
     },
-    persona::Choice,
+    persona::{self, Choice},
     workspace::Effective,
 };
 
@@ -68,6 +72,28 @@ impl Course {
         };
         let voice = Voice::new(chunks, form, style);
         Ok((Self { turn, identity, choice, voice }, request.prompt))
+    }
+
+    /// What is added to the agent's prompt: how the picked model tunes its persona, and the user's
+    /// own system prompt.
+    pub(super) fn system(&self, user_system: Option<&str>) -> Option<String> {
+        let level = self.turn.origin.meta.as_ref().and_then(|meta| meta.self_reference_level);
+        let tuned = level.filter(|_| self.choice.persona.is_some()).map(persona::self_reference);
+        let system = self.choice.system(user_system);
+        match (tuned, system) {
+            (Some(tuned), Some(system)) => Some(format!("{tuned}\n\n{system}")),
+            (tuned, system) => tuned.map(str::to_owned).or(system),
+        }
+    }
+
+    /// The integrations that are on for this prompt, if its front end may say so.
+    pub(super) fn tools(&self) -> BTreeMap<String, bool> {
+        let is_believed = self.turn.caller.front_end().is_some_and(|it| it.meta_headers);
+        if !is_believed {
+            return BTreeMap::new();
+        }
+        let meta = self.turn.origin.meta.clone().unwrap_or_default();
+        switches::of(&self.turn.config, &self.choice, &meta)
     }
 
     /// Carries the turn out and says its answer into `frames`. An `Err` is the answer's end.
@@ -140,7 +166,10 @@ impl Course {
                 None
             };
             let Some(heard) = heard else { continue };
-            first_by = None;
+            // A retry or an empty beginning is no sign that the model answers.
+            if !matches!(heard, Heard::Retry(_) | Heard::Begin(_)) {
+                first_by = None;
+            }
             let frame = match heard {
                 Heard::Begin(strand) => {
                     self.voice.begin(strand);
@@ -180,7 +209,11 @@ impl Course {
     async fn answer(&self, seat: &Seat, asked: &Ask) -> Result<(), Refusal> {
         let policy = self.turn.config.turns.permission;
         log::info!("asked id={} what={asked} policy={policy:?}", self.turn.id);
-        ask::answer(seat.client(), policy, asked).await.map_err(|error| failure::of_call(&error))
+        match ask::answer(seat.client(), policy, asked).await {
+            // One refusal refuses all that a session waits for: this was answered with another.
+            Err(error) if error.is_gone() => Ok(()),
+            answered => answered.map_err(|error| failure::of_call(&error)),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A runner's texts may hold stack traces, URLs, a provider's whole reply or its configuration, so
 //! callers hear our own words; of the provider's only a short, plain first line.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::StatusCode;
 
@@ -18,8 +18,7 @@ use crate::{
 
 /// There is no runner.
 pub(super) fn no_runner(error: &PoolError) -> Refusal {
-    let unavailable =
-        |code, message: &'static str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+    let unavailable = |code, message: &'static str| refusal(code, message.into());
     let (refusal, wait) = match error {
         PoolError::Full(_) => (
             unavailable("no_capacity", "All workspaces are busy. Try again in a moment."),
@@ -40,10 +39,15 @@ pub(super) fn no_runner(error: &PoolError) -> Refusal {
             unavailable("stopping", "The gateway is restarting. Try again in a moment."),
             Some(Duration::from_secs(5)),
         ),
-        PoolError::Launch(LaunchError::Died { .. }) => (
-            unavailable(
+        PoolError::Launch(LaunchError::Died { last_line, .. }) => (
+            refusal(
                 "runner_died",
-                "Your workspace ended while it was starting. Try again; if it stays, ask your admin: the reason is in the gateway's log.",
+                format!(
+                    "Your workspace ended while it was starting. Try again; if it stays, ask your \
+                     admin. Its last words: {}",
+                    super::plain::line(&scrub(last_line))
+                )
+                .into(),
             ),
             None,
         ),
@@ -63,6 +67,10 @@ pub(super) fn no_runner(error: &PoolError) -> Refusal {
         Some(wait) => refusal.retry_after(wait),
         None => refusal,
     }
+}
+
+fn refusal(code: &'static str, message: Cow<'static, str>) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
 }
 
 /// A call to the runner failed.
@@ -90,7 +98,7 @@ pub(super) fn of_loss(loss: Loss, runner_ended: bool) -> Refusal {
 }
 
 /// The turn lasted too long.
-pub(super) fn too_long(limit: Duration) -> Refusal {
+pub(crate) fn too_long(limit: Duration) -> Refusal {
     Refusal::new(
         StatusCode::GATEWAY_TIMEOUT,
         "turn_timeout",

@@ -3,7 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 use super::{course::Course, failure, reply::Reply};
 use crate::{
@@ -39,7 +44,7 @@ impl Seat {
     ) -> Result<Self, Refusal> {
         let (plan, chat) = plan(course, workspace, &prompt).await?;
         let mut closing = Closing::of(lease, chat)?;
-        let system = course.choice.system(prompt.system.as_deref());
+        let system = course.system(prompt.system.as_deref());
         let system = system.as_deref();
         if plan != Plan::Fresh {
             let parts = &prompt.parts;
@@ -80,9 +85,13 @@ impl Seat {
             agent: &course.choice.agent,
             model: client::Model { provider: &model.provider, model: &model.model },
             system,
+            tools: course.tools(),
             parts: parts.iter().map(part).collect(),
         };
-        client.prompt(&session, &prompt).await?;
+        closing.posting = true;
+        let taken = client.prompt(&session, &prompt).await;
+        closing.posting = false;
+        taken?;
         Ok(Prompted { listener, reply: Reply::new(&session, &id) })
     }
 
@@ -128,11 +137,16 @@ struct Closing {
     client: Arc<Client>,
     /// Taken only when dropped.
     lease: Option<Lease>,
-    /// `None` when nothing is to be remembered.
-    chat: Option<Guard>,
+    /// `None` when nothing is to be remembered. Shared with what is written at the moment, so that
+    /// the chat stays reserved until the end of all that follows.
+    chat: Option<Arc<Mutex<Guard>>>,
+    /// Whether the session serves later turns too.
+    keeps: bool,
     session: Option<String>,
     /// Whether something may still run in the session.
     abort: bool,
+    /// Whether the prompt is on its way: it may arrive after an abort.
+    posting: bool,
     /// Sessions of no further use.
     spent: Vec<String>,
 }
@@ -141,8 +155,16 @@ impl Closing {
     fn of(lease: Lease, chat: Option<Guard>) -> Result<Self, Refusal> {
         let Backend::Opencode(client) = &lease.backend else { return Err(Refusal::internal()) };
         let client = Arc::clone(client);
-        let lease = Some(lease);
-        Ok(Self { client, lease, chat, session: None, abort: false, spent: Vec::new() })
+        Ok(Self {
+            client,
+            lease: Some(lease),
+            keeps: chat.as_ref().is_some_and(Guard::keeps),
+            chat: chat.map(|chat| Arc::new(Mutex::new(chat))),
+            session: None,
+            abort: false,
+            posting: false,
+            spent: Vec::new(),
+        })
     }
 
     /// From here on `prompt` may run in `session`.
@@ -174,19 +196,10 @@ impl Closing {
         &mut self,
         work: impl FnOnce(&mut Guard) -> Result<Vec<String>, E> + Send + 'static,
     ) {
-        let Some(mut chat) = self.chat.take() else { return };
-        let done = spawn_blocking(move || {
-            let spent = work(&mut chat);
-            (chat, spent)
-        });
-        match done.await {
-            Ok((chat, spent)) => {
-                self.chat = Some(chat);
-                match spent {
-                    Ok(spent) => self.spent.extend(spent),
-                    Err(error) => log::error!("chat not remembered cause={error}"),
-                }
-            }
+        let Some(chat) = self.chat.clone() else { return };
+        match spawn_blocking(move || work(&mut chat.lock())).await {
+            Ok(Ok(spent)) => self.spent.extend(spent),
+            Ok(Err(error)) => log::error!("chat not remembered cause={error}"),
             Err(error) => log::error!("chat not remembered cause={error}"),
         }
     }
@@ -196,7 +209,7 @@ impl Drop for Closing {
     fn drop(&mut self) {
         let abort = self.session.clone().filter(|_| self.abort);
         let mut spent = std::mem::take(&mut self.spent);
-        if !self.chat.as_ref().is_some_and(Guard::keeps) {
+        if !self.keeps {
             spent.extend(self.session.take());
         }
         let Ok(runtime) = Handle::try_current() else { return };
@@ -205,20 +218,32 @@ impl Drop for Closing {
             return;
         }
         let (client, lease, chat) = (Arc::clone(&self.client), self.lease.take(), self.chat.take());
+        let posting = self.posting;
         // Nobody waits for it: bounded by `TIDY`, and by the runner's own end.
         drop(runtime.spawn(async move {
-            drop(timeout(TIDY, tidy(&client, abort, spent)).await);
+            drop(timeout(TIDY, tidy(&client, abort, posting, spent)).await);
             drop((lease, chat));
         }));
     }
 }
 
-async fn tidy(client: &Client, abort: Option<String>, spent: Vec<String>) {
+async fn tidy(client: &Client, abort: Option<String>, posting: bool, spent: Vec<String>) {
     // Deleting a session does not stop what runs in it (observed), so the abort comes first.
-    if let Some(session) = abort
-        && let Err(error) = client.abort(&session).await
-    {
-        log::warn!("session not aborted cause={error}");
+    if let Some(session) = abort {
+        let mut looks = if posting { LOOKS } else { 0 };
+        loop {
+            if let Err(error) = client.abort(&session).await {
+                log::warn!("session not aborted cause={error}");
+            }
+            // A prompt that was on its way when its turn was left may have arrived only now.
+            while looks > 0 && !client.is_session_busy(&session).await.unwrap_or(false) {
+                sleep(LOOK_EVERY).await;
+                looks -= 1;
+            }
+            if looks == 0 {
+                break;
+            }
+        }
     }
     for session in spent {
         if let Err(error) = client.delete_session(&session).await {
@@ -281,5 +306,9 @@ fn message_id() -> String {
 const TITLE: &str = "Open Persona";
 /// How long a launcher may take to see that a runner ended.
 const LAUNCHER_SEES: Duration = Duration::from_millis(300);
+/// How often a session is looked at for a prompt that arrives late, and how long apart: a prompt
+/// was seen to take 5 to 15 ms, and longer when large.
+const LOOKS: u32 = 8;
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// An abort was seen to take 10 to 300 ms.
 const TIDY: Duration = Duration::from_secs(20);

@@ -1,5 +1,6 @@
 //! A chat through the gateway, Pingora included, to a scripted opencode.
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use std::sync::atomic::Ordering;
 
 use open_persona::launcher::LaunchError;
@@ -222,4 +223,43 @@ async fn a_lost_session_is_rebuilt_once_with_the_transcript() {
     let (path, prompt) = world.opencode.calls_to("prompt_async").remove(2);
     assert_eq!(path, "/session/ses_stub2/prompt_async");
     assert!(prompt["parts"].to_string().contains("the answer was 42"), "{prompt}");
+}
+
+#[tokio::test]
+async fn a_picked_models_meta_chooses_the_persona_and_its_integrations() {
+    let yaml = FRONT_END.replace("user: headers", "user: headers, meta_headers: true")
+        + "\nintegrations: { mail: { url: 'http://127.0.0.1:9/mcp' } }";
+    let world = World::with(&yaml, |_| {}).await;
+    let meta = json!({"open_persona": {
+        "persona": {"template": "izzy"},
+        "integrations": {"mail": {"enabled": true}},
+        "memory": {"enabled": false, "self_reference_level": 0.1},
+    }});
+    let meta = BASE64.encode(meta.to_string());
+    world.chat_with(&front_end(&[("X-OpenPersona-Meta-B64", &meta)]), &ask("hello")).await;
+    let (_, prompt) = world.opencode.calls_to("prompt_async").remove(0);
+    assert_eq!(prompt["agent"], "izzy");
+    assert_eq!(prompt["tools"], json!({"mail_*": true}));
+    let system = prompt["system"].as_str().unwrap();
+    assert!(system.starts_with("Do not speak of yourself"), "{system}");
+}
+
+#[tokio::test]
+async fn meta_of_a_front_end_that_is_not_believed_changes_nothing() {
+    let world = World::with(FRONT_END, |_| {}).await;
+    let meta = BASE64.encode(r#"{"persona":{"template":"izzy"}}"#);
+    let headers = [("X-OpenPersona-Meta-B64", meta.as_str())];
+    world.chat_with(&front_end(&headers), &ask("hello")).await;
+    let (_, prompt) = world.opencode.calls_to("prompt_async").remove(0);
+    assert_eq!(prompt["agent"], "build");
+    assert_eq!((&prompt["tools"], &prompt["system"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
+async fn the_model_a_user_picked_counts_where_its_front_end_is_believed() {
+    let yaml = FRONT_END.replace("user: headers", "user: headers, meta_headers: true");
+    let world = World::with(&yaml, |_| {}).await;
+    let headers = [("X-OpenPersona-Original-Model-Id", "open-persona/grant-draft")];
+    world.chat_with(&front_end(&headers), &ask("hello")).await;
+    assert_eq!(world.opencode.calls_to("prompt_async")[0].1["agent"], "grant-draft");
 }

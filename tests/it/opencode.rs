@@ -172,6 +172,10 @@ async fn answer(
             let number = shared.sessions.fetch_add(1, Ordering::SeqCst) + 1;
             json_of(200, &json!({"id": format!("ses_stub{number}")}))
         }
+        // A refusal refuses everything else that the session waits for (observed).
+        ("POST", ["permission", _, "reply"]) if has_refused(&shared) => {
+            json_of(404, &json!({"_tag": "PermissionNotFoundError", "requestID": "per_x"}))
+        }
         ("POST", ["session", session, "prompt_async"]) => prompt(&shared, session, &body),
         _ => json_of(200, &json!(true)),
     })
@@ -244,4 +248,11 @@ fn json_of(status: u16, body: &Value) -> Response<Body> {
     let mut response = Response::new(Full::new(body).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     response
+}
+
+/// Whether a permission was refused before the call that was just taken down.
+fn has_refused(shared: &Shared) -> bool {
+    let calls = shared.calls.lock();
+    let earlier = calls.iter().rev().skip(1);
+    earlier.into_iter().any(|(_, path, body)| path.ends_with("/reply") && body["reply"] == "reject")
 }

@@ -3,7 +3,12 @@
 //! What is in it was in the hands of an agent before. So everything that could configure the next
 //! runner is made anew at each start, and nothing is written through a symlink out of it.
 
-use std::{ffi::OsString, io, io::Write, path::Path, path::PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use cap_std::{
     ambient_authority,
@@ -17,6 +22,8 @@ use crate::{config::Dialect, launcher::Spec};
 #[derive(Debug)]
 pub(super) struct Home {
     root: PathBuf,
+    /// What was in the way, below `root`.
+    trash: Vec<PathBuf>,
 }
 
 impl Home {
@@ -29,15 +36,32 @@ impl Home {
         for kept in ["home", "data", "state", "cache"] {
             enter(&dir, kept)?;
         }
-        for fresh in ["config", "tmp"] {
-            remove(&dir, fresh)?;
-            enter(&dir, fresh)?;
+        for fresh in ["config", "tmp", SOCKET] {
+            put_away(&dir, fresh)?;
         }
-        remove(&dir, SOCKET)?;
+        enter(&dir, "config")?;
+        enter(&dir, "tmp")?;
         if spec.dialect == Dialect::Opencode {
             prepare_opencode(&dir, &spec.opencode_config)?;
         }
-        Ok(Self { root: data.join(name) })
+        let root = data.join(name);
+        let trash = trash_in(&dir)?.into_iter().map(|name| root.join(name)).collect();
+        Ok(Self { root, trash })
+    }
+
+    /// Removes what was put away, by a program that neither depth nor missing rights stop. The
+    /// runner does not wait for it, and what it leaves is tried again at the next start.
+    pub(super) fn take_out_trash(&self, path: &OsStr) {
+        for trash in &self.trash {
+            let mut rm = tokio::process::Command::new("/bin/sh");
+            rm.args(["-c", "chmod -R u+rwX \"$0\"; rm -rf \"$0\""]).arg(trash);
+            rm.env_clear().env("PATH", path).stdin(Stdio::null());
+            rm.stdout(Stdio::null()).stderr(Stdio::null());
+            // Tokio reaps a child whose handle is dropped.
+            if let Err(error) = rm.spawn() {
+                log::warn!("not removed: {} cause={error}", trash.display());
+            }
+        }
     }
 
     /// The variables that keep a program within this directory, and opencode's own.
@@ -63,7 +87,10 @@ impl Home {
 
 fn prepare_opencode(dir: &Dir, config: &str) -> io::Result<()> {
     // Read as configuration whatever `OPENCODE_DISABLE_PROJECT_CONFIG` says.
-    remove(&enter(dir, "home")?, ".opencode")?;
+    let home = enter(dir, "home")?;
+    if home.symlink_metadata(PLUGINS).is_ok() {
+        home.rename(PLUGINS, dir, trash_name()?)?;
+    }
     let global = enter(&enter(dir, "config")?, "opencode")?;
     // opencode takes these for an installation of its plugin package and fetches none.
     enter(&global, "node_modules")?;
@@ -79,25 +106,38 @@ fn enter(dir: &Dir, name: &str) -> io::Result<Dir> {
         dir.remove_file(name)?;
     }
     match dir.create_dir_with(name, DirBuilder::new().mode(0o700)) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => dir.open_dir(name),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        // An agent may have taken the rights away from itself, and so from us.
+        _ => dir.set_permissions(name, Permissions::from_mode(0o700))?,
+    }
+    dir.open_dir(name)
+}
+
+/// Moves whatever `name` is out of the way. Only a rename: to remove a tree that an agent made can
+/// fail, and take for ever.
+fn put_away(dir: &Dir, name: &str) -> io::Result<()> {
+    match dir.rename(name, dir, trash_name()?) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
-/// Removes whatever `name` is.
-fn remove(dir: &Dir, name: &str) -> io::Result<()> {
-    match dir.symlink_metadata(name) {
-        Ok(there) if there.is_dir() => dir.remove_dir_all(name),
-        Ok(_) => dir.remove_file(name),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
+fn trash_name() -> io::Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(format!("{TRASH}{}", hex::encode(bytes)))
+}
+
+fn trash_in(dir: &Dir) -> io::Result<Vec<OsString>> {
+    let names = dir.entries()?.map(|entry| entry.map(|entry| entry.file_name()));
+    let is_trash = |name: &OsString| name.as_encoded_bytes().starts_with(TRASH.as_bytes());
+    names.filter(|name| name.as_ref().map_or(true, is_trash)).collect()
 }
 
 /// Replaces the file `name` in one step, readable by its owner alone.
 fn write(dir: &Dir, name: &str, text: &str) -> io::Result<()> {
     if dir.symlink_metadata(name).is_ok_and(|there| there.is_dir()) {
-        dir.remove_dir_all(name)?;
+        put_away(dir, name)?;
     }
     let mut file = TempFile::new(dir)?;
     file.as_file().set_permissions(Permissions::from_mode(0o600))?;
@@ -105,6 +145,10 @@ fn write(dir: &Dir, name: &str, text: &str) -> io::Result<()> {
     file.replace(name)
 }
 
+/// What opencode runs from `HOME`.
+const PLUGINS: &str = ".opencode";
+/// Begins the names of what was put away.
+const TRASH: &str = "trash-";
 const CONFIG: &str = "opencode.json";
 const MODELS: &str = "models.json";
 /// Short: a socket's path has to fit into 107 bytes.
@@ -154,7 +198,7 @@ mod tests {
     #[test]
     fn what_an_agent_left_behind_does_not_configure_the_next_runner() {
         let data = tempfile::tempdir().unwrap();
-        let Home { root } = Home::prepare(data.path(), &spec("{}")).unwrap();
+        let Home { root, .. } = Home::prepare(data.path(), &spec("{}")).unwrap();
         fs::create_dir_all(root.join("home/.opencode/plugin")).unwrap();
         fs::write(root.join("config/opencode/opencode.jsonc"), "{}").unwrap();
         fs::write(root.join("opencode.json"), "forged").unwrap();
@@ -169,7 +213,7 @@ mod tests {
     #[test]
     fn nothing_is_written_through_a_symlink() {
         let (data, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let Home { root } = Home::prepare(data.path(), &spec("{}")).unwrap();
+        let Home { root, .. } = Home::prepare(data.path(), &spec("{}")).unwrap();
         fs::write(outside.path().join("theirs"), "theirs").unwrap();
         for name in ["config", "home", "tmp"] {
             fs::remove_dir_all(root.join(name)).unwrap();
@@ -188,7 +232,7 @@ mod tests {
     fn only_the_owner_may_look_in() {
         let data = tempfile::tempdir().unwrap();
         let data = data.path().join("data");
-        let Home { root } = Home::prepare(&data, &spec("{}")).unwrap();
+        let Home { root, .. } = Home::prepare(&data, &spec("{}")).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         for directory in [&data, &root, &root.join("tmp"), &root.join("config/opencode")] {
             assert_eq!(mode(directory), 0o700, "{}", directory.display());
