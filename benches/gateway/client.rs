@@ -42,10 +42,10 @@ impl Connection {
         self.sender.ready().await.expect("the connection was kept");
         let response = self.sender.send_request(request).await.expect("an answer");
         let status = response.status();
-        if !status.is_success() {
-            panic!("{path}: {status}: {:?}", response.into_body().collect().await);
+        if status.is_success() {
+            return response;
         }
-        response
+        panic!("{path}: {status}: {:?}", response.into_body().collect().await);
     }
 
     async fn ask(&mut self, path: &str, body: &Value) -> Bytes {
