@@ -42,8 +42,10 @@ impl Connection {
         self.sender.ready().await.expect("the connection was kept");
         let response = self.sender.send_request(request).await.expect("an answer");
         let status = response.status();
-        assert!(status.is_success(), "{path}: {status}");
-        response
+        if status.is_success() {
+            return response;
+        }
+        panic!("{path}: {status}: {:?}", response.into_body().collect().await);
     }
 
     async fn ask(&mut self, path: &str, body: &Value) -> Bytes {

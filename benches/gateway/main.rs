@@ -38,8 +38,8 @@ fn main() {
     whole_requests(&street);
     let is_filtered = arguments.iter().any(|argument| !argument.starts_with('-'));
     if !is_filtered {
-        print(&first_bytes(&street, 300 / scale));
-        print(&deltas(&street, 1, 400 / scale, Duration::from_millis(2), 3));
+        print(&first_bytes(&street, 400 / scale));
+        print(&deltas(&street, 1, 400 / scale, Duration::from_millis(2), 2));
         print(&deltas(&street, 32, 200 / scale, Duration::from_millis(10), 2));
     }
 }
@@ -84,7 +84,7 @@ fn whole_requests(street: &Street) {
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("whole request");
     group.sample_size(50).nresamples(10_000);
-    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(1));
     for way in street.ways() {
         let client = street.runtime.block_on(Client::of("whole".to_owned(), way.address));
         let client = Mutex::new(client);
