@@ -98,6 +98,17 @@ async fn a_client_that_leaves_before_the_first_token_aborts_the_turn() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_arrives_after_its_client_left_is_aborted_too() {
+    let world = World::new().await;
+    world.opencode.script(Script::Late);
+    let mut connection = world.connect();
+    connection.post(&[], ask("hello").to_string().as_bytes()).await;
+    world.opencode.wait_for_call("/prompt_async").await;
+    drop(connection.pipe);
+    world.opencode.wait_for_calls("/abort", 2).await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_a_whole_answer_aborts_the_turn() {
     let world = World::new().await;
     world.opencode.script(Script::Silence);

@@ -41,6 +41,9 @@ pub(crate) enum Script {
     SessionLost,
     /// Nothing, for ever.
     Silence,
+    /// The prompt is taken so late that the first abort finds nothing to stop; it is never
+    /// answered.
+    Late,
 }
 
 /// A running scripted opencode.
@@ -58,8 +61,33 @@ struct Shared {
     called: Notify,
     events: broadcast::Sender<String>,
     sessions: AtomicUsize,
+    /// The session of a late prompt.
+    late: Mutex<Option<String>>,
     /// Ends every open event stream.
     hang_up: Notify,
+}
+
+impl Shared {
+    /// Takes the next script if it is [`Script::Late`].
+    fn is_late(&self, session: &str) -> bool {
+        let mut scripts = self.scripts.lock();
+        let is_late = matches!(scripts.front(), Some(Script::Late));
+        if is_late {
+            scripts.pop_front();
+            *self.late.lock() = Some(session.to_owned());
+        }
+        is_late
+    }
+
+    /// What `GET /session/status` says: a late prompt runs from after the first abort to the next.
+    fn at_work(&self) -> Value {
+        let calls = self.calls.lock();
+        let aborts = calls.iter().filter(|(_, path, _)| path.ends_with("/abort")).count();
+        match self.late.lock().as_deref() {
+            Some(session) if aborts == 1 => json!({ session: {"type": "busy"} }),
+            _ => json!({}),
+        }
+    }
 }
 
 impl Opencode {
@@ -73,6 +101,7 @@ impl Opencode {
             called: Notify::new(),
             events: broadcast::Sender::new(100_000),
             sessions: AtomicUsize::new(0),
+            late: Mutex::default(),
             hang_up: Notify::new(),
         });
         let serving = Arc::clone(&shared);
@@ -111,9 +140,14 @@ impl Opencode {
 
     /// Waits until a call's path ends in `end`.
     pub(crate) async fn wait_for_call(&self, end: &str) {
+        self.wait_for_calls(end, 1).await;
+    }
+
+    /// Waits until the paths of `count` calls end in `end`.
+    pub(crate) async fn wait_for_calls(&self, end: &str, count: usize) {
         loop {
             let called = self.shared.called.notified();
-            if !self.calls_to(end).is_empty() {
+            if self.calls_to(end).len() >= count {
                 return;
             }
             called.await;
@@ -167,7 +201,7 @@ async fn answer(
             json_of(200, &json!({"healthy": true, "version": "1.18.33"}))
         }
         ("GET", ["event"]) => events(&shared),
-        ("GET", ["session", "status"]) => json_of(200, &json!({})),
+        ("GET", ["session", "status"]) => json_of(200, &shared.at_work()),
         ("POST", ["session"] | ["session", _, "fork"]) => {
             let number = shared.sessions.fetch_add(1, Ordering::SeqCst) + 1;
             json_of(200, &json!({"id": format!("ses_stub{number}")}))
@@ -175,6 +209,9 @@ async fn answer(
         // A refusal refuses everything else that the session waits for (observed).
         ("POST", ["permission", _, "reply"]) if has_refused(&shared) => {
             json_of(404, &json!({"_tag": "PermissionNotFoundError", "requestID": "per_x"}))
+        }
+        ("POST", ["session", session, "prompt_async"]) if shared.is_late(session) => {
+            std::future::pending().await
         }
         ("POST", ["session", session, "prompt_async"]) => prompt(&shared, session, &body),
         _ => json_of(200, &json!(true)),
@@ -191,7 +228,7 @@ fn prompt(shared: &Arc<Shared>, session: &str, body: &Value) -> Response<Body> {
                 &json!({"name": "NotFoundError", "data": {"message": "Session not found: ses_x"}}),
             );
         }
-        Script::Silence => return json_of(204, &Value::Null),
+        Script::Silence | Script::Late => return json_of(204, &Value::Null),
         Script::Recording(name) => (name, None),
         Script::Until(name, text) => (name, Some(text)),
     };
