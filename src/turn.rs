@@ -72,11 +72,12 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 impl Turn {
     /// Reads `request` and answers it: a JSON document, an event stream, or a refusal.
     pub(crate) async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+        let id = self.id.clone();
         let begun = match read(request).await {
             Ok(bytes) => self.begin(&bytes).await,
             Err(refusal) => Err(refusal),
         };
-        begun.unwrap_or_else(|refusal| refused(&refusal))
+        begun.unwrap_or_else(|refusal| refused(&id, &refusal))
     }
 
     async fn begin(self, bytes: &Bytes) -> Result<Response<Body>, Refusal> {
@@ -145,9 +146,9 @@ async fn read(request: Request<Incoming>) -> Result<Bytes, Refusal> {
     Ok(body.to_bytes())
 }
 
-fn refused(refusal: &Refusal) -> Response<Body> {
+fn refused(id: &str, refusal: &Refusal) -> Response<Body> {
     if !refusal.cause.is_empty() {
-        log::info!("turn refused code={} cause={:?}", refusal.code, refusal.cause);
+        log::info!("turn refused id={id} code={} cause={:?}", refusal.code, refusal.cause);
     }
     let mut response = response(refusal.status, "application/json", full(refusal.body()));
     if let Some(wait) = refusal.retry_after {

@@ -31,6 +31,8 @@ type Work = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 
 /// The body of a turn's answer.
 pub(super) struct LiveBody {
+    /// The request's id, for the log.
+    id: String,
     work: Option<Work>,
     frames: mpsc::Receiver<Bytes>,
     /// Read already, to know that there is something.
@@ -52,6 +54,7 @@ impl LiveBody {
     pub(super) fn of(course: Course, prompt: Prompt, keep_alive: Duration) -> Self {
         let (sender, frames) = mpsc::channel(AHEAD);
         Self {
+            id: course.turn.id.clone(),
             work: Some(Box::pin(course.run(prompt, sender))),
             frames,
             first: None,
@@ -127,7 +130,12 @@ impl http_body::Body for LiveBody {
             Next::Frame(frame) => frame,
             Next::Silence => sse::keep_alive(),
             Next::Failed(refusal) => {
-                log::info!("turn broke off code={} cause={:?}", refusal.code, refusal.cause);
+                log::info!(
+                    "turn broke off id={} code={} cause={:?}",
+                    self.id,
+                    refusal.code,
+                    refusal.cause
+                );
                 sse::error(&refusal)
             }
             Next::End => return Poll::Ready(None),
