@@ -68,14 +68,6 @@ pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wis
     Settings { json: text::write(&file), secrets: references.into_secrets() }
 }
 
-/// The model catalogue for `OPENCODE_MODELS_PATH`, in place of opencode's built-in one.
-///
-/// It is empty: [`generate`] describes every model there is, and with an empty catalogue opencode
-/// knows of no provider that was not configured, and takes 150 MB less memory.
-pub fn catalogue(_config: &Config) -> String {
-    "{}".to_owned()
-}
-
 /// The file as opencode 1.18 reads it. Source: <https://opencode.ai/config.json>.
 #[derive(Serialize)]
 struct File<'a> {

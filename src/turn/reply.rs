@@ -44,7 +44,6 @@ pub struct Reply {
     /// What the running step was refused first.
     refused: Option<Ask>,
     tokens: Tokens,
-    cost: f64,
 }
 
 /// How far a turn is.
@@ -88,7 +87,6 @@ impl Reply {
             asked: Vec::new(),
             refused: None,
             tokens: Tokens::default(),
-            cost: 0.0,
         }
     }
 
@@ -106,11 +104,6 @@ impl Reply {
     /// The tokens of all model calls of this turn so far: sub-agents' and summaries' included.
     pub fn tokens(&self) -> Tokens {
         self.tokens
-    }
-
-    /// What these calls cost, in the currency of the provider's price list. Zero without one.
-    pub fn cost(&self) -> f64 {
-        self.cost
     }
 
     /// Whether opencode has shown that it works on the prompt.
@@ -267,7 +260,6 @@ impl Reply {
             sum.reasoning = sum.reasoning.saturating_add(tokens.reasoning);
             sum.cache.read = sum.cache.read.saturating_add(tokens.cache.read);
             sum.cache.write = sum.cache.write.saturating_add(tokens.cache.write);
-            self.cost += part.cost.unwrap_or_default();
         }
     }
 

@@ -79,8 +79,7 @@ async fn two_requests_of_one_user_share_one_runner() {
 async fn a_client_that_leaves_aborts_the_turn() {
     let world = World::new().await;
     world.opencode.script(Script::Until("text", "message.part.delta"));
-    let mut connection = world.connect();
-    connection.post(&[], ask("hello").to_string().as_bytes()).await;
+    let mut connection = world.post(&ask("hello")).await;
     connection.read_until("\"content\":\"").await;
     drop(connection.pipe);
     world.opencode.wait_for_call("/abort").await;
@@ -90,8 +89,7 @@ async fn a_client_that_leaves_aborts_the_turn() {
 async fn a_client_that_leaves_before_the_first_token_aborts_the_turn() {
     let world = World::new().await;
     world.opencode.script(Script::Silence);
-    let mut connection = world.connect();
-    connection.post(&[], ask("hello").to_string().as_bytes()).await;
+    let connection = world.post(&ask("hello")).await;
     world.opencode.wait_for_call("/prompt_async").await;
     drop(connection.pipe);
     world.opencode.wait_for_call("/abort").await;
@@ -101,8 +99,7 @@ async fn a_client_that_leaves_before_the_first_token_aborts_the_turn() {
 async fn a_prompt_that_arrives_after_its_client_left_is_aborted_too() {
     let world = World::new().await;
     world.opencode.script(Script::Late);
-    let mut connection = world.connect();
-    connection.post(&[], ask("hello").to_string().as_bytes()).await;
+    let connection = world.post(&ask("hello")).await;
     world.opencode.wait_for_call("/prompt_async").await;
     drop(connection.pipe);
     world.opencode.wait_for_calls("/abort", 2).await;
@@ -114,8 +111,7 @@ async fn a_client_that_leaves_a_whole_answer_aborts_the_turn() {
     world.opencode.script(Script::Silence);
     let mut request = ask("hello");
     request["stream"] = json!(false);
-    let mut connection = world.connect();
-    connection.post(&[], request.to_string().as_bytes()).await;
+    let connection = world.post(&request).await;
     world.opencode.wait_for_call("/prompt_async").await;
     drop(connection.pipe);
     world.opencode.wait_for_call("/abort").await;
@@ -136,8 +132,7 @@ async fn a_runner_that_dies_at_start_is_a_503_that_says_so() {
 async fn a_runner_that_dies_in_a_turn_is_an_error_and_no_end() {
     let world = World::new().await;
     world.opencode.script(Script::Until("text", "message.part.delta"));
-    let mut connection = world.connect();
-    connection.post(&[], ask("hello").to_string().as_bytes()).await;
+    let mut connection = world.post(&ask("hello")).await;
     connection.read_until("\"content\":\"").await;
     world.launcher.runners.lock()[0].ended.cancel();
     world.opencode.hang_up();
@@ -152,8 +147,7 @@ async fn a_runner_that_dies_in_a_turn_is_an_error_and_no_end() {
 async fn a_broken_event_stream_is_an_error_and_the_next_turn_listens_again() {
     let world = World::new().await;
     world.opencode.script(Script::Until("text", "message.part.delta"));
-    let mut connection = world.connect();
-    connection.post(&[], ask("hello").to_string().as_bytes()).await;
+    let mut connection = world.post(&ask("hello")).await;
     connection.read_until("\"content\":\"").await;
     world.opencode.hang_up();
     let answer = connection.answer().await;

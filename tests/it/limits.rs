@@ -172,8 +172,7 @@ async fn silence_is_filled_with_comments_and_failure_is_then_an_event() {
 async fn comments_come_between_what_is_said_too() {
     let world = world(|config| config.turns.keep_alive = SHORT / 5).await;
     world.opencode.script(Script::Until("text", "message.part.delta"));
-    let mut connection = world.connect();
-    connection.post(&[], ask().to_string().as_bytes()).await;
+    let mut connection = world.post(&ask()).await;
     connection.read_until("\"content\":\"Hello").await;
     connection.read_until(": keep-alive\n\n").await;
     world.opencode.say_delta("ses_stub1", " again");
@@ -236,8 +235,7 @@ async fn a_closed_gateway_lets_nobody_in_and_says_when_to_come_again() {
 async fn a_turn_in_flight_may_end_while_the_gateway_closes() {
     let world = World::new().await;
     world.opencode.script(Script::Until("text", "message.part.delta"));
-    let mut connection = world.connect();
-    connection.post(&[], ask().to_string().as_bytes()).await;
+    let mut connection = world.post(&ask()).await;
     connection.read_until("\"content\":\"").await;
     assert_eq!(world.gateway.drain().in_flight(), 1);
     let mut closed = Box::pin(world.gateway.drain().close_and_wait());

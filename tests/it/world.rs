@@ -111,6 +111,13 @@ impl World {
         self.connect_through(1 << 20)
     }
 
+    /// Connects to the gateway and sends a chat completion.
+    pub(crate) async fn post(&self, body: &serde_json::Value) -> Connection {
+        let mut connection = self.connect();
+        connection.post(&[], body.to_string().as_bytes()).await;
+        connection
+    }
+
     /// Connects to the gateway through a pipe that holds `room` bytes in each direction.
     pub(crate) fn connect_through(&self, room: usize) -> Connection {
         let (ours, theirs) = tokio::io::duplex(room);

@@ -96,7 +96,8 @@ fn prepare_opencode(dir: &Dir, config: &str) -> io::Result<()> {
     enter(&global, "node_modules")?;
     write(&global, "package-lock.json", LOCKFILE)?;
     write(dir, CONFIG, config)?;
-    // An empty catalogue: all providers are in the configuration.
+    // An empty catalogue: the configuration describes every model there is, opencode knows of no
+    // other provider, and takes 150 MB less memory.
     write(dir, MODELS, "{}")
 }
 

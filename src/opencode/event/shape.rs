@@ -67,9 +67,6 @@ pub struct Part<'a> {
     /// What a finished step cost, in tokens.
     #[serde(default, deserialize_with = "lenient")]
     pub tokens: Option<Tokens>,
-    /// What a finished step cost, in money.
-    #[serde(default, deserialize_with = "lenient")]
-    pub cost: Option<f64>,
 }
 
 /// The state of a tool call.
