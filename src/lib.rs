@@ -69,4 +69,5 @@ pub mod serve;
 pub mod state;
 pub mod turn;
 pub mod upstream;
+pub mod usage;
 pub mod workspace;
