@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{self, ConfigError},
-    demo, serve,
+    demo, scrub, serve,
     workspace::WorkspaceId,
 };
 
@@ -113,7 +113,7 @@ fn demo_model(listen: SocketAddr, delay: Duration) -> Result<(), Box<dyn Error>>
 
 fn print(text: &str) -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(scrub::known(text).as_bytes())?;
     Ok(out.flush()?)
 }
 
@@ -134,7 +134,7 @@ fn complain(error: &(dyn Error + 'static)) -> u8 {
         text.push('\n');
     }
     // With stderr closed there is nobody to tell.
-    std::io::stderr().lock().write_all(text.as_bytes()).ok();
+    std::io::stderr().lock().write_all(scrub::known(&text).as_bytes()).ok();
     if config.is_some() { 2 } else { 1 }
 }
 

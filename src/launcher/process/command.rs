@@ -2,7 +2,6 @@
 
 use std::{io, net::Ipv4Addr, os::unix::ffi::OsStrExt, path::PathBuf};
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use tokio::{net::TcpListener, process::Command};
 
 use super::{Home, LaunchError, ProcessLauncher};
@@ -99,12 +98,9 @@ impl ProcessLauncher {
     }
 
     /// Everything that must not be seen of what a child writes.
-    pub(super) fn known(&self, spec: &Spec, key: &Secret) -> Vec<String> {
+    pub(super) fn known(&self, spec: &Spec, key: &Secret) -> Vec<Secret> {
         let configured = self.environment.values().chain(spec.secrets.iter().map(|(_, key)| key));
-        let mut known: Vec<String> =
-            configured.chain([key]).map(|secret| secret.expose().to_owned()).collect();
-        known.push(BASE64.encode(format!("opencode:{}", key.expose())));
-        known
+        configured.chain([key]).cloned().collect()
     }
 }
 

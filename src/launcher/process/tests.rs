@@ -20,7 +20,7 @@ impl World {
         let launcher = ProcessLauncher::new(
             command.iter().map(ToString::to_string).collect(),
             &directory.path().join("data"),
-            BTreeMap::from([("CONFIGURED".to_owned(), Secret::new("configured"))]),
+            BTreeMap::from([("CONFIGURED".to_owned(), Secret::plain("configured"))]),
             std::env::var_os("PATH").unwrap(),
             State::in_memory().unwrap(),
         );

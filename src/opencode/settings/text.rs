@@ -31,7 +31,7 @@ impl References {
         let quoted = write(value.expose());
         let inside = &quoted[1..quoted.len() - 1];
         let reference = format!("\"{{env:{name}}}\"");
-        self.0.push((name, Secret::new(inside)));
+        self.0.push((name, value.written(inside)));
         RawValue::from_string(reference).expect("a name of A-Z, 0-9 and _ in quotes is JSON")
     }
 
