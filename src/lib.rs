@@ -47,8 +47,9 @@
 //! [`config`] is the configuration as used, and [`reload`] replaces it while requests go on.
 //! [`serve`] puts the pieces together, for the program and for
 //! [a Pingora server of your own](serve::mount); `examples/embed.rs` shows how. [`state`] is what the
-//! gateway remembers across restarts, [`scrub`] and [`secret`] keep keys out of texts, [`cli`] is the
-//! command line, and [`demo`] a model provider that needs no key.
+//! gateway remembers across restarts, and [`keys`] the providers' keys that users brought. [`scrub`]
+//! and [`secret`] keep keys out of texts, [`cli`] is the command line, and [`demo`] a model provider
+//! that needs no key.
 
 pub mod chats;
 pub mod cli;
@@ -56,6 +57,7 @@ pub mod config;
 pub mod demo;
 pub mod error;
 pub mod gateway;
+pub mod keys;
 pub mod launcher;
 pub mod openai;
 pub mod opencode;

@@ -101,7 +101,8 @@ fn migrate(connection: &mut Connection) -> Result<(), StateError> {
 }
 
 /// The schema, step by step; a step that was released is never edited.
-const SCHEMA: &[&str] = &["
+const SCHEMA: &[&str] = &[
+    "
     -- workspace.rs: who a workspace belongs to
     CREATE TABLE owners (
         workspace  TEXT PRIMARY KEY,
@@ -139,7 +140,19 @@ const SCHEMA: &[&str] = &["
     ) STRICT;
     CREATE INDEX chat_turns_by_chat ON chat_turns (workspace, chat, answer);
     CREATE INDEX chat_turns_by_session ON chat_turns (workspace, session);
-"];
+",
+    "
+    -- keys.rs: the users' own keys for model providers, readable with the key file alone
+    CREATE TABLE user_keys (
+        workspace  TEXT NOT NULL,
+        provider   TEXT NOT NULL,
+        nonce      BLOB NOT NULL,
+        sealed     BLOB NOT NULL,
+        seen       INTEGER NOT NULL, -- Unix seconds, to the day: when its user last sent it
+        PRIMARY KEY (workspace, provider)
+    ) STRICT;
+",
+];
 
 #[cfg(test)]
 mod tests {
