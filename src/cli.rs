@@ -62,9 +62,8 @@ enum Command {
     /// Print what users have used of the models: calls, tokens, dollars.
     ///
     /// Works while the gateway runs and when it does not, and changes nothing. Days are UTC's.
-    #[command(
-        after_help = "Example:\n  open-persona usage --from 2025-01-01 --to 2025-01-31 --by user --csv"
-    )]
+    #[command(after_help = "Example:\n  \
+                            open-persona usage --from 2025-01-01 --to 2025-01-31 --by user --csv")]
     Usage(usage::Question),
     /// Run a DEMO model provider: OpenAI-compatible, with scripted answers, for trying things.
     ///

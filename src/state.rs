@@ -5,17 +5,20 @@
 
 mod read;
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{cmp::Ordering, fs, io, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use rustix::fs::{FlockOperation, flock};
 
+use self::read::Opened;
+
 /// A handle on the database. Clones share one connection.
 #[derive(Clone)]
 pub struct State {
     connection: Arc<Mutex<Connection>>,
-    /// Held for as long as the gateway runs, so that a second one refuses to start.
+    /// Held for as long as the gateway runs, so that a second one refuses to start. Dropped after
+    /// the connection.
     _lock: Option<Arc<fs::File>>,
 }
 
@@ -65,14 +68,18 @@ impl State {
         Self::of(connection, Some(Arc::new(lock)))
     }
 
-    /// Opens the state in `directory` to be read, whether or not a gateway runs. Makes and changes
-    /// nothing.
+    /// Opens the state in `directory` as it is at this moment, to be read, whether or not a gateway
+    /// runs. Makes and changes nothing. Not for the gateway's own process: its locks would end
+    /// with this.
     pub fn read(directory: &Path) -> Result<Self, StateError> {
-        let connection = read::open(directory)?;
-        match version(&connection)? {
-            version if version > STEPS => Err(StateError::Newer(version)),
-            version if version < STEPS => Err(StateError::Older(version)),
-            _ => Ok(Self { connection: Arc::new(Mutex::new(connection)), _lock: None }),
+        let Opened { connection, version, lock } = read::open(directory)?;
+        match version.cmp(&STEPS) {
+            Ordering::Less => Err(StateError::Older(version)),
+            Ordering::Greater => Err(StateError::Newer(version)),
+            Ordering::Equal => Ok(Self {
+                connection: Arc::new(Mutex::new(connection)),
+                _lock: Some(Arc::new(lock)),
+            }),
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) struct Question {
     /// The state directory. No configuration is needed then.
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state: Option<PathBuf>,
-    /// The first day. By default the first of the last day's month.
+    /// The first day. By default the first of the month that the last day is in.
     #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
     from: Option<Day>,
     /// The last day. By default today.

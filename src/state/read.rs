@@ -1,41 +1,82 @@
 //! Opening the database beside a gateway that may be running, without a trace.
 
-use std::{os::unix::ffi::OsStrExt, path::Path};
+use std::{fs::File, io, os::unix::ffi::OsStrExt, path::Path, thread, time::Duration};
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::{DATABASE, StateError};
 
-/// Opens the database in `directory`. Neither it nor anything beside it is made or changed.
-pub(super) fn open(directory: &Path) -> Result<Connection, StateError> {
-    let name = || directory.display().to_string();
-    let exists = |name: &str| {
-        directory.join(name).try_exists().map_err(|source| StateError::Directory {
-            path: directory.display().to_string(),
-            source,
-        })
-    };
-    if !exists(DATABASE)? {
-        return Err(StateError::Missing(name()));
+/// A database that is only read.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    /// The version of its schema.
+    pub(super) version: u32,
+    /// To be closed after the connection: with it, this process's locks on the database end.
+    pub(super) lock: File,
+}
+
+/// Opens the database in `directory` as it is at this moment. Neither it nor anything beside it is
+/// made or changed.
+pub(super) fn open(directory: &Path) -> Result<Opened, StateError> {
+    let mut tries = 0;
+    loop {
+        match try_open(directory) {
+            Err(StateError::Database(error)) if tries < TRIES && passes(&error) => {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            opened => return opened,
+        }
     }
+}
+
+fn try_open(directory: &Path) -> Result<Opened, StateError> {
+    let shown = || directory.display().to_string();
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => StateError::Missing(shown()),
+        _ => StateError::Directory { path: shown(), source },
+    };
+    let path = directory.join(DATABASE);
+    let lock = File::open(&path).map_err(failed)?;
     // SQLite would make the files of a write-ahead log that are not there, even to read, and they
-    // would belong to whoever reads: a gateway of another user could not open them.
-    let how = if exists("open-persona.db-wal")? {
-        // A gateway runs, or ended without a goodbye. The log is read, its index not written.
+    // would belong to whoever reads: a gateway of another user could not open them. So it must not
+    // look for a log that a gateway removes right now. To do that it needs this lock for itself.
+    fcntl_lock(&lock, FlockOperation::NonBlockingLockShared)
+        .map_err(|_| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None))?;
+    let how = if directory.join(LOG).try_exists().map_err(failed)? {
+        // A gateway runs, or was killed. Its log is read, the index of that not written.
         "mode=ro&readonly_shm=1"
     } else {
         // No gateway runs. One that starts now writes to its log first.
         "immutable=1"
     };
     // Escaped as a whole, for what is special in a URI may be in a path.
-    let path = directory.join(DATABASE);
     let path = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Ok(Connection::open_with_flags(format!("file:{path}?{how}"), flags)?)
+    let connection = Connection::open_with_flags(format!("file:{path}?{how}"), flags)?;
+    // A transaction that lasts as long as the connection. From its first look at the database on,
+    // nothing a gateway does can get in the way.
+    connection.execute_batch("BEGIN")?;
+    let version = super::version(&connection)?;
+    Ok(Opened { connection, version, lock })
 }
+
+/// Whether `error` is what a look at the wrong moment gives: a gateway was about to write, and
+/// the log's index does not add up; or it was starting or stopping.
+fn passes(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::DatabaseBusy)
+    )
+}
+
+const LOG: &str = "open-persona.db-wal";
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -82,7 +123,7 @@ mod tests {
     fn the_state_can_be_read_when_no_gateway_runs() {
         let (_place, directory) = place();
         drop(open_with_bob(&directory));
-        assert!(!directory.join("open-persona.db-wal").exists());
+        assert!(!directory.join(LOG).exists());
         assert_eq!(owner(&directory), "bob");
         open_with_bob(&directory);
     }
@@ -115,7 +156,7 @@ mod tests {
         for file in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
             fs::copy(file.path(), left.join(file.file_name())).unwrap();
         }
-        assert!(left.join("open-persona.db-wal").metadata().unwrap().len() > 0);
+        assert!(left.join(LOG).metadata().unwrap().len() > 0);
         assert_eq!(owner(&left), "bob");
         open_with_bob(&left);
     }

@@ -133,7 +133,8 @@ impl fmt::Display for OverBudget {
         match self.kind {
             Kind::Spent => write!(
                 f,
-                "Your budget of {limit} for {period} is used up. It starts again {again}, in {wait}."
+                "Your budget of {limit} for {period} is used up. It starts again {again}, in \
+                 {wait}."
             ),
             Kind::Reserved => write!(
                 f,
