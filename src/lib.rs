@@ -66,6 +66,7 @@ pub mod runner;
 pub mod scrub;
 pub mod secret;
 pub mod serve;
+pub mod skim;
 pub mod state;
 pub mod turn;
 pub mod upstream;
