@@ -54,6 +54,7 @@ pub mod chats;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod egress;
 pub mod error;
 pub mod gateway;
 pub mod launcher;
