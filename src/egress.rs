@@ -1,0 +1,4 @@
+//! The runners' only way out: to the model providers.
+
+pub mod asked;
+pub mod observed;
