@@ -1,7 +1,12 @@
 //! The whole program: configuration in, a running Pingora server out. Its pieces also mount the
 //! gateway in a Pingora server of somebody else's.
 
-use std::{io, net::TcpListener, path::Path, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use pingora_core::{
@@ -22,13 +27,16 @@ use tokio::{
 
 use crate::{
     chats::Chats,
-    config::{self, Config, Listen, Live},
+    config::{self, Config, Live},
+    egress::{Egress, grant::Grants},
     gateway::{Gateway, connection::Guarded},
+    keys::{Keys, KeysError},
     launcher,
     pool::Pool,
     reload::Reload,
     state::{State, StateError},
     turn::Means,
+    usage::Usage,
     workspace::{WorkspaceError, Workspaces},
 };
 
@@ -41,13 +49,16 @@ pub enum ServeError {
     /// The workspaces directory cannot be used.
     #[error(transparent)]
     Workspaces(#[from] WorkspaceError),
+    /// Users' own keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The address is taken or not ours.
-    #[error(
-        "cannot listen on {address}: {source}; stop what listens there or change `listen.address`"
-    )]
+    #[error("cannot listen on {address}: {source}; stop what listens there or change `{setting}`")]
     Listen {
         /// The configured address.
         address: std::net::SocketAddr,
+        /// What configures it.
+        setting: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -61,14 +72,23 @@ pub enum ServeError {
 pub fn run(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let reload = Reload::load(path.to_owned(), config::environment)?;
     let live = reload.live().clone();
-    let gateway = assemble(&live)?;
+    let assembly = assemble(&live)?;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&live.now()));
     server.bootstrap();
-    mount(&mut server, &gateway, reload);
+    mount(&mut server, &assembly, reload);
     log::info!("listening on http://{} (point an OpenAI client at /v1)", live.now().listen.address);
-    server.run(RunArgs { shutdown_signal: Box::new(Stop::new(gateway, live)) });
+    server.run(RunArgs { shutdown_signal: Box::new(Stop::new(assembly, live)) });
     log::info!("stopped");
     Ok(())
+}
+
+/// The two proxies that make up a gateway.
+#[derive(Debug, Clone)]
+pub struct Assembly {
+    /// Callers' way in.
+    pub gateway: Gateway,
+    /// Runners' way out.
+    pub egress: Egress,
 }
 
 /// The gateway `live` describes, with its state opened and what an earlier one left swept away.
@@ -76,41 +96,67 @@ pub fn run(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
 ///
 /// # Errors
 ///
-/// The configured address, the state or the workspaces directory cannot be used. Then nothing was
+/// A configured address, the state or the workspaces directory cannot be used. Then nothing was
 /// swept: whoever holds the address may be another gateway with this state.
-pub fn assemble(live: &Live) -> Result<Gateway, ServeError> {
+pub fn assemble(live: &Live) -> Result<Assembly, ServeError> {
     let config = live.now();
-    check_address(&config.listen)?;
+    check_address(config.listen.address, "listen.address")?;
+    if config.runners.need_egress() {
+        check_address(config.egress.address, "egress.address")?;
+    }
     let state = State::open(&config.state)?;
     let path = config::environment("PATH").unwrap_or_default();
     let launcher = launcher::of(&config.runners.launcher, path.into(), state.clone())?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(launcher.sweep());
+    let (grants, usage) = (Arc::<Grants>::default(), Arc::new(Usage::new(state.clone())));
+    let keys = Arc::new(Keys::open(state.clone(), &config.egress.key_file)?);
+    keys.expire(config.egress.keep_keys)?;
+    let egress =
+        Egress::new(live.clone(), Arc::clone(&grants), Arc::clone(&keys), Arc::clone(&usage));
     let means = Means {
         workspaces: Arc::new(Workspaces::open(&config.workspaces.root, state.clone())?),
-        pool: Pool::new(launcher, live.clone()),
+        pool: Pool::new(launcher, live.clone(), grants),
         chats: Arc::new(Chats::new(state)),
+        keys,
+        usage,
     };
-    Ok(Gateway::new(live.clone(), Arc::new(means)))
+    Ok(Assembly { gateway: Gateway::new(live.clone(), Arc::new(means)), egress })
 }
 
-/// Adds what makes up a gateway to `server`: the listener of `reload`'s configuration, the reaper
+/// Adds what makes up a gateway to `server`: the listeners of `reload`'s configuration, the reaper
 /// of idle runners, and the reloads themselves. `server` was made with [`server_conf`] or settings
 /// that agree with it, and bootstrapped. It is to be run with a [`Stop`].
-pub fn mount(server: &mut Server, gateway: &Gateway, reload: Arc<Reload>) {
+pub fn mount(server: &mut Server, assembly: &Assembly, reload: Arc<Reload>) {
+    let Assembly { gateway, egress } = assembly;
     let live = reload.live().clone();
-    let address = live.now().listen.address;
-    let mut proxy = service(gateway.clone(), live, &server.configuration);
-    proxy.add_tcp(&address.to_string());
+    let config = live.now();
+    let mut proxy = service(gateway.clone(), live.clone(), &server.configuration);
+    proxy.add_tcp(&config.listen.address.to_string());
     server.add_service(proxy);
+    if config.runners.need_egress() {
+        let mut proxy = egress_service(egress.clone(), live, &server.configuration);
+        proxy.add_tcp(&config.egress.address.to_string());
+        server.add_service(proxy);
+    }
     let pool = Arc::clone(&gateway.means().pool);
     server.add_service(background_service("reaper", Reaper(pool)));
     server.add_service(background_service("reload", Reloader(reload)));
 }
 
 /// A Pingora service that answers with `gateway`, its connections guarded. Add an address to it.
-pub fn service(gateway: Gateway, live: Live, conf: &Arc<ServerConf>) -> Service<Guarded> {
+pub fn service(gateway: Gateway, live: Live, conf: &Arc<ServerConf>) -> Service<Guarded<Gateway>> {
     let proxy = http_proxy(conf, gateway);
     Service::new("gateway".to_owned(), Guarded::new(proxy, live))
+}
+
+/// A Pingora service that is `egress`, its connections guarded. Add `egress.address` to it.
+pub fn egress_service(
+    egress: Egress,
+    live: Live,
+    conf: &Arc<ServerConf>,
+) -> Service<Guarded<Egress>> {
+    let proxy = http_proxy(conf, egress);
+    Service::new("egress".to_owned(), Guarded::new(proxy, live))
 }
 
 /// Pingora's own settings, as the gateway needs them.
@@ -124,9 +170,9 @@ pub fn server_conf(config: &Config) -> ServerConf {
 }
 
 /// Pingora panics on an address it cannot bind, so it is tried before.
-fn check_address(listen: &Listen) -> Result<(), ServeError> {
-    let address = listen.address;
-    TcpListener::bind(address).map(drop).map_err(|source| ServeError::Listen { address, source })
+fn check_address(address: SocketAddr, setting: &'static str) -> Result<(), ServeError> {
+    let bound = TcpListener::bind(address).map(drop);
+    bound.map_err(|source| ServeError::Listen { address, setting, source })
 }
 
 struct Reaper(Arc<Pool>);
@@ -161,21 +207,22 @@ impl BackgroundService for Reloader {
 }
 
 /// Ends a server with a gateway in it, as [`RunArgs::shutdown_signal`]: on SIGTERM or SIGINT
-/// requests end first, for as long as `listen.drain` allows; then runners; then the server. A
+/// requests end first, for as long as `listen.drain` allows; then runners; then, within the same
+/// time, the answers that are only read on to be counted; then the server. A
 /// second signal ends the wait.
 ///
 /// Pingora's own graceful stop knows nothing of runners, and sleeps its whole grace period even
 /// when idle.
 #[derive(Debug)]
 pub struct Stop {
-    gateway: Gateway,
+    assembly: Assembly,
     live: Live,
 }
 
 impl Stop {
-    /// Ends the server that `gateway`, with the configuration `live`, is mounted in.
-    pub fn new(gateway: Gateway, live: Live) -> Self {
-        Self { gateway, live }
+    /// Ends the server that `assembly`, with the configuration `live`, is mounted in.
+    pub fn new(assembly: Assembly, live: Live) -> Self {
+        Self { assembly, live }
     }
 }
 
@@ -189,13 +236,18 @@ impl ShutdownSignalWatch for Stop {
             return ShutdownSignal::FastShutdown;
         };
         either(&mut terminate, &mut interrupt).await;
-        let (drain, patience) = (self.gateway.drain(), self.live.now().listen.drain);
+        let Assembly { gateway, egress } = &self.assembly;
+        let (drain, patience) = (gateway.drain(), self.live.now().listen.drain);
         log::info!("stopping in_flight={} (again: at once)", drain.in_flight());
         tokio::select! {
             _ = timeout(patience, drain.close_and_wait()) => {}
             () = either(&mut terminate, &mut interrupt) => {}
         }
-        self.gateway.means().pool.stop().await;
+        gateway.means().pool.stop().await;
+        tokio::select! {
+            _ = timeout(patience, egress.drain().close_and_wait()) => {}
+            () = either(&mut terminate, &mut interrupt) => {}
+        }
         // Turns whose runner is gone tell their callers so.
         drop(timeout(LAST_WORDS, drain.close_and_wait()).await);
         ShutdownSignal::FastShutdown
