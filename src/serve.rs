@@ -1,6 +1,8 @@
 //! The whole program: configuration in, a running Pingora server out. Its pieces also mount the
 //! gateway in a Pingora server of somebody else's.
 
+mod stop;
+
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -10,21 +12,20 @@ use std::{
 
 use async_trait::async_trait;
 use pingora_core::{
-    server::{
-        RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
-        configuration::ServerConf,
-    },
+    server::{RunArgs, Server, ShutdownWatch, configuration::ServerConf},
     services::{
         background::{BackgroundService, background_service},
         listening::Service,
     },
 };
 use pingora_proxy::http_proxy;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Duration, timeout},
+    task::spawn_blocking,
+    time::{Duration, sleep},
 };
 
+pub use self::stop::Stop;
 use crate::{
     chats::Chats,
     config::{self, Config, Live},
@@ -72,6 +73,7 @@ pub enum ServeError {
 pub fn run(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let reload = Reload::load(path.to_owned(), config::environment)?;
     let live = reload.live().clone();
+    keep_memory_private();
     let assembly = assemble(&live)?;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&live.now()));
     server.bootstrap();
@@ -110,7 +112,6 @@ pub fn assemble(live: &Live) -> Result<Assembly, ServeError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(launcher.sweep());
     let (grants, usage) = (Arc::<Grants>::default(), Arc::new(Usage::new(state.clone())));
     let keys = Arc::new(Keys::open(state.clone(), &config.egress.key_file)?);
-    keys.expire(config.egress.keep_keys)?;
     let egress =
         Egress::new(live.clone(), Arc::clone(&grants), Arc::clone(&keys), Arc::clone(&usage));
     let means = Means {
@@ -134,12 +135,14 @@ pub fn mount(server: &mut Server, assembly: &Assembly, reload: Arc<Reload>) {
     proxy.add_tcp(&config.listen.address.to_string());
     server.add_service(proxy);
     if config.runners.need_egress() {
-        let mut proxy = egress_service(egress.clone(), live, &server.configuration);
+        let mut proxy = egress_service(egress.clone(), live.clone(), &server.configuration);
         proxy.add_tcp(&config.egress.address.to_string());
         server.add_service(proxy);
     }
     let pool = Arc::clone(&gateway.means().pool);
     server.add_service(background_service("reaper", Reaper(pool)));
+    let forgetter = Forgetter { keys: Arc::clone(&gateway.means().keys), live: live.clone() };
+    server.add_service(background_service("keys", forgetter));
     server.add_service(background_service("reload", Reloader(reload)));
 }
 
@@ -169,6 +172,14 @@ pub fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
+/// Keys are in this process's memory and environment, and runners may be processes of the same
+/// user: other processes may read neither, and neither gets into a core file.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        log::warn!("other processes of this user can read the gateway's memory cause={error}");
+    }
+}
+
 /// Pingora panics on an address it cannot bind, so it is tried before.
 fn check_address(address: SocketAddr, setting: &'static str) -> Result<(), ServeError> {
     let bound = TcpListener::bind(address).map(drop);
@@ -183,6 +194,31 @@ impl BackgroundService for Reaper {
         tokio::select! {
             () = Arc::clone(&self.0).run_reaper() => {}
             _ = shutdown.changed() => {}
+        }
+    }
+}
+
+/// Forgets users' own keys that nobody has sent for long.
+struct Forgetter {
+    keys: Arc<Keys>,
+    live: Live,
+}
+
+#[async_trait]
+impl BackgroundService for Forgetter {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            let (keys, age) = (Arc::clone(&self.keys), self.live.now().egress.keep_keys);
+            match spawn_blocking(move || keys.expire(age)).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(gone)) => log::info!("keys forgotten={gone} unused_for={age:?}"),
+                Ok(Err(error)) => log::error!("keys not forgotten cause={error}"),
+                Err(error) => log::error!("keys not forgotten cause={error}"),
+            }
+            tokio::select! {
+                () = sleep(FORGET_EVERY) => {}
+                _ = shutdown.changed() => return,
+            }
         }
     }
 }
@@ -206,64 +242,5 @@ impl BackgroundService for Reloader {
     }
 }
 
-/// Ends a server with a gateway in it, as [`RunArgs::shutdown_signal`]: on SIGTERM or SIGINT
-/// requests end first, for as long as `listen.drain` allows; then runners; then, within the same
-/// time, the answers that are only read on to be counted; then the server. A
-/// second signal ends the wait.
-///
-/// Pingora's own graceful stop knows nothing of runners, and sleeps its whole grace period even
-/// when idle.
-#[derive(Debug)]
-pub struct Stop {
-    assembly: Assembly,
-    live: Live,
-}
-
-impl Stop {
-    /// Ends the server that `assembly`, with the configuration `live`, is mounted in.
-    pub fn new(assembly: Assembly, live: Live) -> Self {
-        Self { assembly, live }
-    }
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Stop {
-    async fn recv(&self) -> ShutdownSignal {
-        let asked = signals();
-        let Ok((mut terminate, mut interrupt)) = asked else {
-            log::error!("signals cannot be received; stop the gateway with SIGKILL");
-            std::future::pending::<()>().await;
-            return ShutdownSignal::FastShutdown;
-        };
-        either(&mut terminate, &mut interrupt).await;
-        let Assembly { gateway, egress } = &self.assembly;
-        let (drain, patience) = (gateway.drain(), self.live.now().listen.drain);
-        log::info!("stopping in_flight={} (again: at once)", drain.in_flight());
-        tokio::select! {
-            _ = timeout(patience, drain.close_and_wait()) => {}
-            () = either(&mut terminate, &mut interrupt) => {}
-        }
-        gateway.means().pool.stop().await;
-        tokio::select! {
-            _ = timeout(patience, egress.drain().close_and_wait()) => {}
-            () = either(&mut terminate, &mut interrupt) => {}
-        }
-        // Turns whose runner is gone tell their callers so.
-        drop(timeout(LAST_WORDS, drain.close_and_wait()).await);
-        ShutdownSignal::FastShutdown
-    }
-}
-
-fn signals() -> io::Result<(Signal, Signal)> {
-    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-/// For error events on streams that a stop cuts.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Keys are kept for days.
+const FORGET_EVERY: Duration = Duration::from_hours(1);
