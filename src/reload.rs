@@ -309,6 +309,10 @@ fn keep_until_restart(new: &mut Config, old: &Config) -> Vec<&'static str> {
     keep(&mut egress.url, &before.url, "egress.url", &mut kept);
     keep(&mut egress.key_file, &before.key_file, "egress.key_file", &mut kept);
     keep(&mut new.state, &old.state, "state", &mut kept);
+    keep(&mut new.egress.address, &old.egress.address, "egress.address", &mut kept);
+    // Runners that live were told the old one, and name it in each call.
+    keep(&mut new.egress.url, &old.egress.url, "egress.url", &mut kept);
+    keep(&mut new.egress.key_file, &old.egress.key_file, "egress.key_file", &mut kept);
     keep(&mut new.workspaces.root, &old.workspaces.root, "workspaces.root", &mut kept);
     keep(&mut new.runners.launcher, &old.runners.launcher, "runners.launcher", &mut kept);
     keep(&mut new.runners.dialect, &old.runners.dialect, "runners.dialect", &mut kept);

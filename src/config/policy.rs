@@ -39,11 +39,17 @@ pub struct UserPolicy {
 pub struct ModelPattern(String);
 
 impl ModelPattern {
-    /// Reads a pattern; `*` may only stand at its end.
+    /// Reads a pattern; `*` may only stand at its end. `gpt-…` alone is one of `openai`'s, as
+    /// everywhere.
     pub fn parse(text: &str) -> Option<Self> {
         let start = text.strip_suffix('*').unwrap_or(text);
-        let whole = text.ends_with('*') || ModelRef::parse(text).is_some();
-        (whole && !start.contains('*')).then(|| Self(text.to_owned()))
+        if start.contains('*') {
+            return None;
+        }
+        match ModelRef::parse(text) {
+            Some(model) => Some(Self(model.to_string())),
+            None => text.ends_with('*').then(|| Self(text.to_owned())),
+        }
     }
 
     /// The pattern as it is written.
@@ -118,6 +124,9 @@ mod tests {
             ("openai/*", "openai2", "gpt-5", false),
             ("openai*", "openai2", "gpt-5", true),
             ("*", "any", "thing", true),
+            ("gpt-5", "openai", "gpt-5", true),
+            ("gpt-5*", "openai", "gpt-5-mini", true),
+            ("gpt-5*", "openrouter", "gpt-5-mini", false),
             ("openrouter/openai/*", "openrouter", "openai/gpt-5", true),
             ("openrouter/openai/*", "openrouter", "anthropic/x", false),
         ] {

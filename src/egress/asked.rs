@@ -146,7 +146,8 @@ impl Wish {
             }
             // As a string it is the input of the oldest endpoint.
             "prompt" => self.refers_elsewhere |= found.text.starts_with(b"{"),
-            "background" => self.in_background = found.text == b"true",
+            // Lenient providers take more than `true` for a yes.
+            "background" => self.in_background = !matches!(found.text, b"false" | b"null"),
             _ => self.streams = found.text == b"true",
         }
         Ok(())

@@ -193,17 +193,28 @@ fn what_needs_a_restart_is_named_and_kept() {
     fs::write(&path, file(1)).unwrap();
     let reload = Reload::load(path.clone(), |_| None).unwrap();
     let more = "listen: {address: 127.0.0.1:9}\nstate: ./elsewhere\nworkspaces: {root: ./other}\n\
+                egress: {address: 127.0.0.1:10, key_file: ./key}\n\
                 runners: {launcher: static, dialect: openai}\n";
     fs::write(path, file(2) + more).unwrap();
     let waiting = reload.apply().result.unwrap();
     assert_eq!(
         waiting,
-        ["listen", "state", "workspaces.root", "runners.launcher", "runners.dialect"]
+        [
+            "listen",
+            "state",
+            "egress.address",
+            "egress.url",
+            "egress.key_file",
+            "workspaces.root",
+            "runners.launcher",
+            "runners.dialect",
+        ]
     );
     let now = reload.live().now();
     assert_eq!(now.turns.max_chats, 2);
     assert_eq!(now.listen.address.port(), 8000);
     assert_eq!(now.state, Path::new("./state"));
+    assert_eq!(now.egress.url, "http://127.0.0.1:8002");
 }
 
 #[test]

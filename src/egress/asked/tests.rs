@@ -81,7 +81,12 @@ fn input_that_the_provider_keeps_is_noticed() {
     assert!(!elsewhere(&format!(
         r#""previous_response_id":null,"conversation":null,"prompt":"{text}""#
     )));
-    assert!(asked(r#"{"background":true,"model":"m"}"#).in_background());
+    for (value, expected) in
+        [("true", true), ("1", true), ("\"yes\"", true), ("false", false), ("null", false)]
+    {
+        let body = format!(r#"{{"background":{value},"model":"m"}}"#);
+        assert_eq!(asked(&body).in_background(), expected, "{body}");
+    }
 }
 
 #[test]
