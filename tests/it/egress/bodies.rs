@@ -25,7 +25,7 @@ async fn refused(world: &World, runner: &Runner, body: &str) -> Vec<Answer> {
     let mut answers = Vec::new();
     for request in requests {
         answers.push(world.raw(request).await);
-        assert_eq!(world.provider.whole(), 0, "{body:.200} {:?}", world.provider.seen());
+        assert_eq!(world.provider.whole(), 0, "{body:.200} {:?}", world.provider.seen().pop());
     }
     answers
 }

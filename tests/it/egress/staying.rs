@@ -85,6 +85,23 @@ async fn the_egress_has_not_drained_while_an_answer_is_read_on() {
 }
 
 #[tokio::test]
+async fn a_runner_that_talks_instead_of_listening_pays_all_the_same() {
+    for parts in [0, 3] {
+        let world = World::new().await;
+        let runner = world.runner("alice");
+        let gate = hold_after(&world, Style::Chat, parts);
+        let mut client = begin(&world, &runner, Style::Chat, parts).await;
+        client.send(Style::Chat.request(&world, &runner.token, &body())).await;
+        gate.open();
+        let all = client.rest().await;
+        assert!(all.matches("HTTP/1.1 ").count() <= 1, "{all}");
+        assert_eq!(world.provider.whole(), 1);
+        let totals = world.used_once().await;
+        assert_eq!((totals.tokens, totals.estimated), (reported(), 0));
+    }
+}
+
+#[tokio::test]
 async fn a_provider_is_cut_when_it_goes_on_for_too_long() {
     for parts in [0, 1, 4] {
         let world = World::with("", |config| config.egress.linger = SHORT).await;
