@@ -225,7 +225,7 @@ impl ProxyHttp for Egress {
         call.status = response.status.as_u16();
         reply::check_provider(response).map_err(|refusal| call.fail(refusal))?;
         let Some(admitted) = &call.admitted else { return Ok(()) };
-        header::strip_answer(response, admitted.key.as_ref());
+        header::strip_answer(response, admitted.key.as_ref())?;
         let is_error = response.status.is_client_error() || response.status.is_server_error();
         if is_error {
             call.masked = admitted.key.clone().map(|key| Masked::new(Some(key)));

@@ -127,7 +127,7 @@ async fn a_runner_sees_no_cookie_and_no_header_that_holds_the_key() {
     let world = World::new().await;
     let runner = world.runner("alice");
     let key = admin_key("chat");
-    for status in ["200 OK", "401 Unauthorized"] {
+    for status in ["200 OK", "401 Unauthorized", &format!("401 {key}"), &format!("200 {key}")] {
         world.provider.answer(format!(
             "HTTP/1.1 {status}\r\nSet-Cookie: a=b\r\nset-cookie: c=d\r\nX-Echo: <{key}>\r\n\
              X-Twice: plain\r\nX-Twice: {key}\r\nX-OpenPersona-Workspace: w\r\n\
