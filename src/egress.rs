@@ -90,8 +90,13 @@ impl Egress {
         if matches!(route, Route::Provider { .. }) {
             limit::check_coding(&head.headers)?;
         }
+        let expects = head.headers.contains_key(http::header::EXPECT);
+        // No piece of it would wait: its head is all there is of it.
+        if route.is_of_model() && session.as_downstream_mut().is_body_empty() {
+            return Err(refusal::malformed(asked::Fault::Incomplete));
+        }
         call.admission = Some(self.drain.admit()?);
-        if head.headers.contains_key(http::header::EXPECT) {
+        if expects {
             limit::let_body_come(session).await?;
         }
         Ok(Admitted { route, grant, account, policy, key })

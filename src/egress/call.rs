@@ -98,10 +98,9 @@ impl Call {
         }
     }
 
-    /// What it is: a request of a model, whose body says of which.
+    /// Whether it is a request of a model.
     pub(super) fn is_of_model(&self) -> bool {
-        let route = self.admitted.as_ref().map(|admitted| &admitted.route);
-        matches!(route, Some(Route::Provider { path, .. }) if path != super::route::LIST)
+        self.admitted.as_ref().is_some_and(|admitted| admitted.route.is_of_model())
     }
 
     /// Reads a piece of the request before it goes on. The last piece stays here unless everything
@@ -116,10 +115,7 @@ impl Call {
             return Ok(());
         }
         let knew_model = self.asked.model().is_some();
-        let malformed = |fault: super::asked::Fault| {
-            Refusal::bad_request("invalid_request", format!("The request {fault}."))
-        };
-        self.asked.feed(piece.map_or(&[], |piece| piece)).map_err(malformed)?;
+        self.asked.feed(piece.map_or(&[], |piece| piece)).map_err(refusal::malformed)?;
         if self.asked.bytes() > self.config.egress.body as u64 {
             return Err(refusal::too_large(self.config.egress.body));
         }
@@ -127,7 +123,7 @@ impl Call {
             self.check_model()?;
         }
         if end_of_stream {
-            self.asked.finish().map_err(malformed)?;
+            self.asked.finish().map_err(refusal::malformed)?;
             if self.asked.in_background() {
                 return Err(refusal::in_background());
             }

@@ -58,6 +58,7 @@ async fn a_body_that_two_could_read_differently_is_refused() {
         r#"{"model":"m1\n"}"#,
         r#"{"messages":[{"model":"m1"}]}"#,
         "{}",
+        "",
         "null",
         r#""model""#,
         r#"[{"model":"m1"}]"#,
@@ -79,6 +80,22 @@ async fn a_body_that_two_could_read_differently_is_refused() {
         answer.assert_refused(400, "background_not_allowed");
     }
     assert!(world.used().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_call_without_a_body_is_refused_before_anybody_is_asked() {
+    let world = World::new().await;
+    let runner = world.runner("alice");
+    for style in STYLES {
+        let with_length = style.request(&world, &runner.token, "");
+        let without = with_length.replace("Content-Length: 0\r\n", "");
+        for request in [with_length, without] {
+            let answer = world.raw(request).await;
+            answer.assert_refused(400, "invalid_request");
+            assert_eq!(answer.json()["error"]["message"], "The request body is incomplete.");
+        }
+    }
+    assert!(world.provider.seen().is_empty(), "{:?}", world.provider.seen());
 }
 
 #[tokio::test]
