@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use pingora_core::{Error, ErrorType};
+use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 use time::OffsetDateTime;
 use tokio::{task::spawn_blocking, time::Instant};
@@ -211,8 +211,9 @@ impl Call {
         }
     }
 
-    /// What the call used; `None` when that was nothing.
-    fn record(&self) -> Option<Record> {
+    /// What the call used; `None` when that was nothing. `is_cut` says that it ended early, and
+    /// neither by the provider nor because we did not like its answer.
+    fn record(&self, is_cut: bool) -> Option<Record> {
         let (provider, _) = self.provider()?;
         let model = format!("{provider}/{}", self.asked.model()?);
         let (_, price) = self.model();
@@ -234,8 +235,8 @@ impl Call {
                 tokens.output = tokens.output.max(self.guessed_output(observed));
                 Some(of(tokens, true))
             }
-            // We cut it before there was an answer: the provider has read it all the same.
-            None if self.is_sent && self.status == 0 && self.has_left() => {
+            // Cut before there was an answer: the provider has read it all the same.
+            None if is_cut && self.is_sent && self.status < 200 => {
                 Some(of(Tokens { input: guessed_input, ..Tokens::default() }, true))
             }
             None => None,
@@ -257,7 +258,8 @@ impl Call {
 
     /// Writes down what was used, and the one line of this call.
     pub(super) async fn settle(&mut self, session: &Session, error: Option<&Error>) {
-        let record = self.reservation.take().map(|it| (it, self.record()));
+        let is_cut = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
+        let record = self.reservation.take().map(|it| (it, self.record(is_cut)));
         self.log(session, error, record.as_ref().and_then(|(_, record)| record.as_ref()));
         if let Some(stay) = &self.stay {
             stay.end();
@@ -316,7 +318,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let Some(reservation) = self.reservation.take() else { return };
-        let record = self.record();
+        let record = self.record(true);
         if let Some(Err(error)) = record.map(|record| reservation.settle(&record)) {
             log::error!("usage not written id={} cause={error}", self.id);
         }

@@ -1,11 +1,57 @@
 //! What is written down when a provider says nothing of usage, says it late, or where it is a lie.
 
+use std::time::Duration;
+
+use open_persona::usage::Tokens;
 use serde_json::json;
 
 use super::{
-    dialect::{Style, json_answer, piece, post, stream, tokens},
+    dialect::{STYLES, Style, json_answer, piece, post, stream, tokens},
+    provider::{Gate, Seen, Step},
     world::World,
 };
+
+#[tokio::test]
+async fn a_call_that_is_cut_is_never_counted_as_exact() {
+    let world = World::with("", |config| config.egress.linger = Duration::ZERO).await;
+    let runner = world.runner("alice");
+    let never = Gate::new();
+    world.provider.script(move |seen| {
+        let style = style_of(seen);
+        let stays = seen.json()["parts"].as_u64().unwrap();
+        let mut pieces = stream(&style.events(Tokens { input: 7, ..Tokens::default() }, 5));
+        pieces.truncate(usize::try_from(stays).unwrap());
+        pieces.into_iter().map(Step::Send).chain([Step::Wait(never.clone())]).collect()
+    });
+    let mut calls = 0;
+    for style in STYLES {
+        // Nothing, the head, and further parts, the last of which is before the usage.
+        for parts in 0..=6 {
+            let body = json!({"model": "m1", "stream": true, "parts": parts, "pad": PADDING});
+            let mut client = world.connect().await;
+            client.send(style.request(&world, &runner.token, &body.to_string())).await;
+            calls += 1;
+            world.provider.until_whole(calls).await;
+            match parts {
+                0 => {}
+                1 => client.read_until("\r\n\r\n").await,
+                _ => client.read_until(&piece(parts - 2)).await,
+            }
+        }
+    }
+    for ((_, model), totals) in world.used().await {
+        assert_eq!((totals.calls, totals.estimated), (7, 7), "{model} {totals:?}");
+        // A token is taken for four bytes where nothing was said of it.
+        let told = if model.starts_with("messages") { 5 } else { 0 };
+        assert!(totals.tokens.input >= (7 - told) * 100 + told * 7, "{model} {totals:?}");
+        assert_eq!(totals.tokens.output, 1 + 2 + 3 + 4 + 5, "{model} {totals:?}");
+    }
+}
+
+fn style_of(seen: &Seen) -> Style {
+    let path = seen.asked();
+    STYLES.into_iter().find(|style| path.contains(style.provider())).unwrap_or(Style::Messages)
+}
 
 #[tokio::test]
 async fn an_answer_without_usage_or_with_a_coding_is_estimated() {
