@@ -90,8 +90,13 @@ impl Egress {
         if matches!(route, Route::Provider { .. }) {
             limit::check_coding(&head.headers)?;
         }
+        let expects = head.headers.contains_key(http::header::EXPECT);
+        // No piece of it would wait: its head is all there is of it.
+        if route.is_of_model() && session.as_downstream_mut().is_body_empty() {
+            return Err(refusal::malformed(asked::Fault::Incomplete));
+        }
         call.admission = Some(self.drain.admit()?);
-        if head.headers.contains_key(http::header::EXPECT) {
+        if expects {
             limit::let_body_come(session).await?;
         }
         Ok(Admitted { route, grant, account, policy, key })
@@ -225,7 +230,7 @@ impl ProxyHttp for Egress {
         call.status = response.status.as_u16();
         reply::check_provider(response).map_err(|refusal| call.fail(refusal))?;
         let Some(admitted) = &call.admitted else { return Ok(()) };
-        header::strip_answer(response, admitted.key.as_ref());
+        header::strip_answer(response, admitted.key.as_ref())?;
         let is_error = response.status.is_client_error() || response.status.is_server_error();
         if is_error {
             call.masked = admitted.key.clone().map(|key| Masked::new(Some(key)));

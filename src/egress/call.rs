@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use pingora_core::{Error, ErrorType};
+use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 use time::OffsetDateTime;
 use tokio::{task::spawn_blocking, time::Instant};
@@ -98,10 +98,9 @@ impl Call {
         }
     }
 
-    /// What it is: a request of a model, whose body says of which.
+    /// Whether it is a request of a model.
     pub(super) fn is_of_model(&self) -> bool {
-        let route = self.admitted.as_ref().map(|admitted| &admitted.route);
-        matches!(route, Some(Route::Provider { path, .. }) if path != super::route::LIST)
+        self.admitted.as_ref().is_some_and(|admitted| admitted.route.is_of_model())
     }
 
     /// Reads a piece of the request before it goes on. The last piece stays here unless everything
@@ -116,10 +115,7 @@ impl Call {
             return Ok(());
         }
         let knew_model = self.asked.model().is_some();
-        let malformed = |fault: super::asked::Fault| {
-            Refusal::bad_request("invalid_request", format!("The request {fault}."))
-        };
-        self.asked.feed(piece.map_or(&[], |piece| piece)).map_err(malformed)?;
+        self.asked.feed(piece.map_or(&[], |piece| piece)).map_err(refusal::malformed)?;
         if self.asked.bytes() > self.config.egress.body as u64 {
             return Err(refusal::too_large(self.config.egress.body));
         }
@@ -127,7 +123,7 @@ impl Call {
             self.check_model()?;
         }
         if end_of_stream {
-            self.asked.finish().map_err(malformed)?;
+            self.asked.finish().map_err(refusal::malformed)?;
             if self.asked.in_background() {
                 return Err(refusal::in_background());
             }
@@ -215,8 +211,9 @@ impl Call {
         }
     }
 
-    /// What the call used; `None` when that was nothing.
-    fn record(&self) -> Option<Record> {
+    /// What the call used; `None` when that was nothing. `is_cut` says that it ended early, and
+    /// neither by the provider nor because we did not like its answer.
+    fn record(&self, is_cut: bool) -> Option<Record> {
         let (provider, _) = self.provider()?;
         let model = format!("{provider}/{}", self.asked.model()?);
         let (_, price) = self.model();
@@ -238,8 +235,8 @@ impl Call {
                 tokens.output = tokens.output.max(self.guessed_output(observed));
                 Some(of(tokens, true))
             }
-            // We cut it before there was an answer: the provider has read it all the same.
-            None if self.is_sent && self.status == 0 && self.has_left() => {
+            // Cut before there was an answer: the provider has read it all the same.
+            None if is_cut && self.is_sent && self.status < 200 => {
                 Some(of(Tokens { input: guessed_input, ..Tokens::default() }, true))
             }
             None => None,
@@ -261,7 +258,8 @@ impl Call {
 
     /// Writes down what was used, and the one line of this call.
     pub(super) async fn settle(&mut self, session: &Session, error: Option<&Error>) {
-        let record = self.reservation.take().map(|it| (it, self.record()));
+        let is_cut = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
+        let record = self.reservation.take().map(|it| (it, self.record(is_cut)));
         self.log(session, error, record.as_ref().and_then(|(_, record)| record.as_ref()));
         if let Some(stay) = &self.stay {
             stay.end();
@@ -320,7 +318,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let Some(reservation) = self.reservation.take() else { return };
-        let record = self.record();
+        let record = self.record(true);
         if let Some(Err(error)) = record.map(|record| reservation.settle(&record)) {
             log::error!("usage not written id={} cause={error}", self.id);
         }

@@ -92,23 +92,27 @@ fn readdress(request: &mut RequestHeader, authority: &str, uri: String) -> Resul
 }
 
 /// Takes out of a provider's answer what is not for a runner.
-pub(super) fn strip_answer(response: &mut ResponseHeader, key: Option<&Secret>) {
-    let holds_key = |value: &HeaderValue| {
-        key.is_some_and(|key| {
-            memchr::memmem::find(value.as_bytes(), key.expose().as_bytes()).is_some()
-        })
+pub(super) fn strip_answer(response: &mut ResponseHeader, key: Option<&Secret>) -> Result<()> {
+    let holds_key = |text: &[u8]| {
+        key.is_some_and(|key| memchr::memmem::find(text, key.expose().as_bytes()).is_some())
     };
     let unwanted: Vec<_> = response
         .headers
         .iter()
         .filter(|(name, value)| {
-            **name == header::SET_COOKIE || is_reserved(name.as_str()) || holds_key(value)
+            **name == header::SET_COOKIE
+                || is_reserved(name.as_str())
+                || holds_key(value.as_bytes())
         })
         .map(|(name, _)| name.clone())
         .collect();
     for name in unwanted {
         response.remove_header(&name);
     }
+    if response.get_reason_phrase().is_some_and(|reason| holds_key(reason.as_bytes())) {
+        response.set_reason_phrase(None)?;
+    }
+    Ok(())
 }
 
 /// A header value that no `Debug` shows.

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 
+use super::asked::Fault;
 use crate::{
     error::Refusal,
     usage::{Kind, OverBudget},
@@ -95,6 +96,11 @@ pub(super) fn provider_failed() -> Refusal {
 /// The runner broke off.
 pub(super) fn broken_off() -> Refusal {
     Refusal::bad_request("bad_request", "The request could not be read.")
+}
+
+/// What is asked cannot be read.
+pub(super) fn malformed(fault: Fault) -> Refusal {
+    Refusal::bad_request("invalid_request", format!("The request {fault}."))
 }
 
 /// The body is above the limit of `most` bytes.

@@ -50,6 +50,11 @@ pub(super) fn of(config: &Config, method: &Method, path: &str) -> Result<Route, 
 }
 
 impl Route {
+    /// Whether it is a request of a model, whose body says of which.
+    pub(super) fn is_of_model(&self) -> bool {
+        matches!(self, Self::Provider { path, .. } if path != LIST)
+    }
+
     /// Whether errors are to have Anthropic's shape.
     pub(super) fn is_anthropic(&self) -> bool {
         matches!(self, Self::Provider { endpoint: Endpoint::Messages, .. })
@@ -81,7 +86,7 @@ fn wrong_method() -> Refusal {
 }
 
 /// The list of a provider's models, which alone is no model's work.
-pub(super) const LIST: &str = "models";
+const LIST: &str = "models";
 
 #[cfg(test)]
 mod tests {

@@ -178,11 +178,14 @@ impl AsyncRead for GuardedStream {
         } else {
             Pin::new(&mut self.stream).poll_read(cx, buf)
         };
-        let read = self.stay.after_read(read, buf.filled().len() > before, cx);
+        let read = self.stay.after_read(read, cx);
         let mut head = self.head.lock();
         match read {
             Poll::Pending if head.is_late(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                buf.set_filled(before);
+                Poll::Pending
+            }
             Poll::Ready(read) => {
                 head.advance(&buf.filled()[before..]);
                 // A steady drip is never pending for long: look at the clock here as well.
@@ -324,6 +327,18 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         client.write_all(b"body").await.unwrap();
         guarded.read_exact(&mut read[..4]).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_talks_while_it_is_to_wait_has_left() {
+        let (mut guarded, mut client) = guarded();
+        let longest = Duration::from_secs(60);
+        guarded.stay.begin(longest);
+        client.write_all(b"x").await.unwrap();
+        let (start, mut read) = (Instant::now(), Vec::new());
+        let error = guarded.read_to_end(&mut read).await.unwrap_err();
+        assert_eq!((error.kind(), read.len()), (io::ErrorKind::ConnectionReset, 0));
+        assert!(guarded.stay.has_left() && start.elapsed() >= longest);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod chat;
+mod egress;
 mod limits;
 mod openai_dialect;
 mod opencode;

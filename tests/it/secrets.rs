@@ -219,11 +219,16 @@ static LINES: LazyLock<Mutex<Vec<String>>> = LazyLock::new(Mutex::default);
 static LISTENING: Once = Once::new();
 
 /// Keeps every line that the program could be made to log, ours at any level.
-fn listen() {
+pub(crate) fn listen() {
     LISTENING.call_once(|| {
         log::set_logger(&Lines).unwrap();
         log::set_max_level(LevelFilter::Trace);
     });
+}
+
+/// Whether a line was kept that has all of `parts` in it.
+pub(crate) fn was_logged(parts: &[&str]) -> bool {
+    LINES.lock().iter().any(|line| parts.iter().all(|part| line.contains(part)))
 }
 
 struct Lines;

@@ -4,7 +4,7 @@
 use crate::stub;
 
 /// The second request.
-const SECOND: &str = "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\n\
+pub(crate) const SECOND: &str = "POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\n\
     Content-Type: application/json\r\nContent-Length: 58\r\n\r\n\
     {\"model\":\"open-persona/build\",\"user\":\"smuggled\",\"n\":123456}";
 
@@ -37,12 +37,12 @@ async fn answered(first: &str) -> Option<u16> {
     all.strip_prefix("HTTP/1.1 ").map(|rest| rest[..3].parse().unwrap())
 }
 
-#[tokio::test]
-async fn framing_that_two_servers_could_read_differently_is_400() {
+/// Requests whose framing two servers could read differently.
+pub(crate) fn ambiguous() -> Vec<String> {
     let length = BODY.len();
     let chunked = chunked(BODY);
     let long_name = format!("{}: x\r\nContent-Length: {length}", "n".repeat(70_000));
-    let cases = [
+    vec![
         with(&format!("Content-Length: {length}\r\nContent-Length: 6"), BODY),
         with(&format!("Content-Length: 6\r\nContent-Length: {length}"), BODY),
         with(&format!("Content-Length: {length}, 6"), BODY),
@@ -85,17 +85,13 @@ async fn framing_that_two_servers_could_read_differently_is_400() {
         with(&format!("Content-Length: {length}"), BODY).replace("HTTP/1.1", "HTTP/1.2"),
         with(&format!("Content-Length: {length}"), BODY).replace("HTTP/1.1", "HTTP/0.9"),
         with(&format!("Content-Length: {length}"), BODY).replace("POST ", "POST\t"),
-    ];
-    for case in cases {
-        let status = answered(&case).await;
-        assert!(matches!(status, Some(400 | 431)), "{status:?} for {case:.200?}");
-    }
+    ]
 }
 
-#[tokio::test]
-async fn a_broken_chunked_body_is_refused() {
+/// Requests with a chunked body that is broken.
+pub(crate) fn broken_chunks() -> Vec<String> {
     let length = BODY.len();
-    for body in [
+    let bodies = [
         format!("{length:x}\n{BODY}\r\n0\r\n\r\n"),
         format!("{length:x}\r\n{BODY}XX0\r\n\r\n"),
         format!("{:x}\r\n{BODY}\r\n0\r\n\r\n", length - 1),
@@ -108,18 +104,15 @@ async fn a_broken_chunked_body_is_refused() {
         format!("10000000000000000{length:x}\r\n{BODY}\r\n0\r\n\r\n"),
         format!("{length:x};{}\r\n{BODY}\r\n0\r\n\r\n", "e".repeat(1 << 20)),
         format!("{length:x}\r{BODY}\r\n0\r\n\r\n"),
-    ] {
-        let status = answered(&with("Transfer-Encoding: chunked", &body)).await;
-        // Nothing, where the connection is cut instead.
-        assert!(matches!(status, None | Some(400..=499)), "{status:?} for {body:.200?}");
-    }
+    ];
+    bodies.iter().map(|body| with("Transfer-Encoding: chunked", body)).collect()
 }
 
-#[tokio::test]
-async fn what_is_framed_oddly_but_plainly_is_answered_once_at_most() {
+/// Requests that are framed oddly, but plainly.
+pub(crate) fn odd() -> Vec<String> {
     let length = BODY.len();
     let chunked = chunked(BODY);
-    for case in [
+    vec![
         // Both framings: the chunks count, and the connection ends.
         with(&format!("Content-Length: {length}\r\nTransfer-Encoding: chunked"), &chunked),
         with("Transfer-Encoding: chunked\r\nContent-Length: 3", &chunked),
@@ -147,7 +140,29 @@ async fn what_is_framed_oddly_but_plainly_is_answered_once_at_most() {
         format!(
             "HEAD /v1/models HTTP/1.1\r\nHost: gateway\r\nContent-Length: {length}\r\n\r\n{BODY}"
         ),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn framing_that_two_servers_could_read_differently_is_400() {
+    for case in ambiguous() {
+        let status = answered(&case).await;
+        assert!(matches!(status, Some(400 | 431)), "{status:?} for {case:.200?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_chunked_body_is_refused() {
+    for case in broken_chunks() {
+        let status = answered(&case).await;
+        // Nothing, where the connection is cut instead.
+        assert!(matches!(status, None | Some(400..=499)), "{status:?} for {case:.200?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_framed_oddly_but_plainly_is_answered_once_at_most() {
+    for case in odd() {
         answered(&case).await;
     }
 }

@@ -282,7 +282,8 @@ impl Answer {
     }
 }
 
-fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+/// The body that `bytes` are the chunks of, and their length; `None` while they are not whole.
+pub(crate) fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (whole, mut body) = (bytes.len(), Vec::new());
     loop {
         let line = bytes.windows(2).position(|window| window == b"\r\n")?;
