@@ -4,6 +4,7 @@
 //! and what they say of models and usage is read as they go by.
 
 pub mod asked;
+mod bill;
 mod call;
 pub mod grant;
 mod header;
@@ -22,18 +23,19 @@ use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::{Error, Result, upstreams::peer::HttpPeer};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use time::OffsetDateTime;
 
 pub use self::call::Call;
 use self::{
     call::Admitted,
-    grant::{Denied, Grants},
+    grant::{Account, Denied, Grants},
     masked::Masked,
-    observed::{Form, Observed},
+    observed::Form,
     peer::{Peers, Reach},
     route::Route,
 };
 use crate::{
-    config::{AuthStyle, Config, Live, Tls},
+    config::{AuthStyle, Config, Live, Policy, Tls},
     error::Refusal,
     gateway::{self, Drain, connection, limit},
     keys::Keys,
@@ -83,6 +85,7 @@ impl Egress {
         if let Some((session, parent)) = header::sessions(&head.headers) {
             call.count_for(&grant, session, parent);
         }
+        call.grant = Some(Arc::clone(&grant));
         let account = grant.account().ok_or_else(refusal::unknown_token)?;
         let route = route::of(&call.config, &head.method, head.uri.path())?;
         let policy = call.config.policies.of(&account.user, account.role.as_deref());
@@ -92,6 +95,9 @@ impl Egress {
         }
         let expects = head.headers.contains_key(http::header::EXPECT);
         // No piece of it would wait: its head is all there is of it.
+        if route.is_of_model() {
+            self.check_budget(&account, &policy)?;
+        }
         if route.is_of_model() && session.as_downstream_mut().is_body_empty() {
             return Err(refusal::malformed(asked::Fault::Incomplete));
         }
@@ -99,7 +105,13 @@ impl Egress {
         if expects {
             limit::let_body_come(session).await?;
         }
-        Ok(Admitted { route, grant, account, policy, key })
+        Ok(Admitted { route, account, policy, key })
+    }
+
+    /// Refuses who has used up everything before a provider is spoken to.
+    fn check_budget(&self, account: &Account, policy: &Policy) -> Result<(), Refusal> {
+        let now = OffsetDateTime::now_utc();
+        self.usage.check(&account.user, &policy.budget, now).map_err(refusal::of_budget)
     }
 
     /// The user's own key, else the admin's.
@@ -121,10 +133,15 @@ impl Egress {
 
 /// Refuses a request that is meant for another host.
 fn check_host(head: &RequestHeader, url: &str) -> Result<(), Refusal> {
+    // Clients leave the default port out.
     let ours = url.strip_prefix("http://").unwrap_or(url);
+    let ours = ours.strip_suffix(":80").unwrap_or(ours);
     let named = head.headers.get_all(http::header::HOST).iter().map(http::HeaderValue::as_bytes);
     let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    if named.chain(target).all(|name| name.eq_ignore_ascii_case(ours.as_bytes())) {
+    if named
+        .chain(target)
+        .all(|name| name.strip_suffix(b":80").unwrap_or(name).eq_ignore_ascii_case(ours.as_bytes()))
+    {
         Ok(())
     } else {
         Err(refusal::foreign_host())
@@ -227,20 +244,15 @@ impl ProxyHttp for Egress {
         response: &mut ResponseHeader,
         call: &mut Call,
     ) -> Result<()> {
-        call.status = response.status.as_u16();
         reply::check_provider(response).map_err(|refusal| call.fail(refusal))?;
-        let Some(admitted) = &call.admitted else { return Ok(()) };
-        header::strip_answer(response, admitted.key.as_ref())?;
-        let is_error = response.status.is_client_error() || response.status.is_server_error();
-        if is_error {
-            call.masked = admitted.key.clone().map(|key| Masked::new(Some(key)));
-        } else if let Route::Provider { endpoint, .. } = &admitted.route
-            && response.status.is_success()
-            && call.is_of_model()
-        {
-            call.observed = Some(Observed::new(*endpoint, form(response)));
+        if response.status.is_informational() {
+            return Ok(());
         }
-        Ok(())
+        call.is_answered = true;
+        let key = call.admitted.as_ref().and_then(|admitted| admitted.key.clone());
+        header::strip_answer(response, key.as_ref())?;
+        call.masked = key.map(Masked::new);
+        call.expect(response.status, form(response)).map_err(|refusal| call.fail(refusal))
     }
 
     fn upstream_response_body_filter(
@@ -268,7 +280,7 @@ impl ProxyHttp for Egress {
     ) -> Box<Error> {
         let route = call.admitted.as_ref().map(|admitted| &admitted.route);
         if let Some(reach) = route.and_then(|route| reach(&call.config, route)) {
-            self.peers.forget(reach.base);
+            self.peers.pass_over(reach.base);
         }
         error
     }

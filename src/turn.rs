@@ -111,7 +111,7 @@ impl Means {
     pub(crate) async fn runner(
         &self,
         identity: &Identity,
-        keys: Vec<(String, Secret)>,
+        keys: Vec<(String, Option<Secret>)>,
         config: &Arc<Config>,
     ) -> Result<(Workspace, Lease), Refusal> {
         let workspace = self.bind(identity, keys, config).await?;
@@ -138,7 +138,7 @@ impl Means {
     async fn bind(
         &self,
         identity: &Identity,
-        keys: Vec<(String, Secret)>,
+        keys: Vec<(String, Option<Secret>)>,
         config: &Arc<Config>,
     ) -> Result<Workspace, Refusal> {
         let (workspaces, vault, usage) =
@@ -153,7 +153,11 @@ impl Means {
             let bound = workspaces.bind(&identity, &config);
             let workspace = bound.map_err(|error| not_bound(&error))?;
             for (provider, key) in keys {
-                if let Err(error) = vault.remember(&workspace.id, &provider, key) {
+                let kept = match key {
+                    Some(key) => vault.remember(&workspace.id, &provider, key),
+                    None => vault.forget(&workspace.id, &provider),
+                };
+                if let Err(error) = kept {
                     log::error!("key not kept provider={provider} cause={error}");
                 }
             }

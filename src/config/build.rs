@@ -46,8 +46,13 @@ pub(super) fn build(
     let workspaces = file.workspaces.as_ref();
     let workspaces = workspaces_of(reader, workspaces.unwrap_or(&file::Workspaces::default()))?;
     let egress = file.egress.as_ref();
-    let egress =
-        egress::egress(reader, egress.unwrap_or(&file::Egress::default()), &listen, &state)?;
+    let egress = egress::egress(
+        reader,
+        egress.unwrap_or(&file::Egress::default()),
+        &listen,
+        &state,
+        &runners,
+    )?;
     let policies = egress::policies(reader, file.roles.as_ref(), file.users.as_ref())?;
     let providers = file.providers.as_ref();
     let providers = providers

@@ -228,7 +228,7 @@ fn mistakes_are_told_with_their_place() {
             "`free` is not",
         ),
         ("egress: {address: '127.0.0.1:8000'}", (1, 19), "port 8000 is already that of"),
-        ("egress: {address: '0.0.0.0:8002'}", (1, 19), "runners cannot connect to 0.0.0.0:8002"),
+        ("egress: {address: '0.0.0.0:8002'}", (1, 19), "runners are processes on this machine"),
         ("egress: {url: 'http://x/y'}", (1, 15), "`http://x/y` is not"),
         ("roles: {a: {models: ['*/gpt']}}", (1, 22), "`*/gpt` is not"),
         ("roles: {a: {budget: {day: {tokens: lots}}}}", (1, 36), "`lots` is not"),

@@ -1,15 +1,21 @@
 //! What a model request asks for, read from its body as it streams past.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use crate::skim::{Found, Keys, Path, Progress, Skim};
 
 /// A request to a model as far as its body has passed.
 ///
-/// A piece may go on as soon as it was fed without a fault, except the last one, which waits for
-/// [`finish`](Self::finish): a body that lacks its end makes no provider work.
+/// A piece may go on as soon as it was fed without a fault, except the one that makes it
+/// [whole](Self::is_whole), or ends it: that waits for [`finish`](Self::finish). Some providers begin to
+/// work once the object is whole, and do not wait for the body's end.
 #[derive(Debug)]
 pub struct Asked {
     skim: Skim,
     wish: Wish,
+    seam: Seam,
     bytes: u64,
     fault: Option<Fault>,
 }
@@ -35,6 +41,9 @@ pub enum Fault {
     /// Something followed the object.
     #[error("body goes on behind its JSON object")]
     Trailing,
+    /// A member that would lead elsewhere, or would leave no usage behind.
+    #[error("member {0} is not allowed")]
+    Forbidden(&'static str),
 }
 
 impl Asked {
@@ -43,6 +52,7 @@ impl Asked {
         Self {
             skim: Skim::new(CONTROL, Keys::AnyCase, LARGEST),
             wish: Wish::default(),
+            seam: Seam::default(),
             bytes: 0,
             fault: None,
         }
@@ -51,6 +61,7 @@ impl Asked {
     /// Reads the next piece. After a fault there is nothing but that fault.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), Fault> {
         self.bytes = self.bytes.saturating_add(piece.len() as u64);
+        self.wish.refers_elsewhere |= self.seam.shows_sign(piece);
         let (wish, fault) = (&mut self.wish, &mut self.fault);
         self.skim.feed(piece, |found| {
             if fault.is_none() {
@@ -91,14 +102,20 @@ impl Asked {
         self.wish.answers.max(1)
     }
 
-    /// Whether the model reads something that is not in the body, but kept by the provider.
+    /// Whether the model may read something that is not in the body: what the provider keeps, or
+    /// fetches. Said of some requests too many.
     pub fn refers_elsewhere(&self) -> bool {
         self.wish.refers_elsewhere
     }
 
-    /// Whether the provider is to work on it after the reply, which then reports no usage.
-    pub fn in_background(&self) -> bool {
-        self.wish.in_background
+    /// Whether all of the object has passed: what may follow is white space.
+    pub fn is_whole(&self) -> bool {
+        self.skim.progress() == Progress::Whole
+    }
+
+    /// Whether a stream is to say at its end what was used.
+    pub fn wants_usage(&self) -> bool {
+        self.wish.wants_usage
     }
 
     /// Whether the answer is to be streamed.
@@ -118,6 +135,26 @@ impl Default for Asked {
     }
 }
 
+/// The end of the piece before, in which a sign may have begun.
+#[derive(Debug, Default)]
+struct Seam(Vec<u8>);
+
+impl Seam {
+    /// Whether there is a sign in `piece`, or across its beginning.
+    fn shows_sign(&mut self, piece: &[u8]) -> bool {
+        let shows = |text: &[u8]| ELSEWHERE.iter().any(|sign| sign.find(text).is_some());
+        self.0.extend(&piece[..piece.len().min(LONGEST_SIGN)]);
+        let shown = shows(&self.0) || shows(piece);
+        if piece.len() >= LONGEST_SIGN {
+            self.0.clear();
+            self.0.extend(&piece[piece.len() - LONGEST_SIGN..]);
+        } else {
+            self.0.drain(..self.0.len().saturating_sub(LONGEST_SIGN));
+        }
+        shown
+    }
+}
+
 /// What the control members say.
 #[derive(Debug, Default)]
 struct Wish {
@@ -125,13 +162,13 @@ struct Wish {
     output: Option<u64>,
     answers: u64,
     refers_elsewhere: bool,
-    in_background: bool,
+    wants_usage: bool,
     streams: bool,
 }
 
 impl Wish {
     fn take(&mut self, found: &Found<'_>) -> Result<(), Fault> {
-        let member = found.path[0];
+        let member = *found.path.last().unwrap_or(&"");
         if found.is_again {
             return Err(Fault::Duplicate(member));
         }
@@ -146,9 +183,13 @@ impl Wish {
             }
             // As a string it is the input of the oldest endpoint.
             "prompt" => self.refers_elsewhere |= found.text.starts_with(b"{"),
+            "include_usage" => self.wants_usage = found.text == b"true",
             // Lenient providers take more than `true` for a yes.
-            "background" => self.in_background = !matches!(found.text, b"false" | b"null"),
-            _ => self.streams = found.text == b"true",
+            "stream" => self.streams = !matches!(found.text, b"false" | b"null"),
+            _ if !matches!(found.text, b"false" | b"null") => {
+                return Err(Fault::Forbidden(member));
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -191,8 +232,25 @@ const CONTROL: &[Path] = &[
     &["previous_response_id"],
     &["conversation"],
     &["prompt"],
+    &["stream_options", "include_usage"],
+    // The provider would work on after its reply, which then reports no usage.
     &["background"],
+    // OpenRouter: other models when this one fails, or in its place.
+    &["models"],
+    &["fallbacks"],
+    &["route"],
+    &["preset"],
+    // LiteLLM and its like: another provider, with our key or another.
+    &["api_base"],
+    &["base_url"],
+    &["api_key"],
+    &["user_config"],
 ];
+/// Signs of a URL to fetch and of a file that was uploaded, which begin or name a value.
+static ELSEWHERE: LazyLock<[Finder<'static>; 3]> = LazyLock::new(|| {
+    [Finder::new("\"http://"), Finder::new("\"https://"), Finder::new("\"file_id\"")]
+});
+const LONGEST_SIGN: usize = 9;
 const LONGEST_MODEL: usize = 256;
 /// A model's name of which every byte is escaped, and some.
 const LARGEST: usize = 2048;

@@ -1,18 +1,18 @@
-//! What is known of one call: Pingora's per-request context, and the account of what it used.
+//! What is known of one call: Pingora's per-request context.
 
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
-use time::OffsetDateTime;
 use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{
     asked::Asked,
+    bill::Bill,
     grant::{Account, Grant},
     masked::Masked,
-    observed::{Endpoint, Observed},
+    observed::Form,
     refusal,
     route::Route,
     tab::Tab,
@@ -22,7 +22,7 @@ use crate::{
     error::Refusal,
     gateway::{connection::Stay, drain::Admission},
     secret::Secret,
-    usage::{BudgetError, Money, Record, Reservation, Spend, Tokens, Usage},
+    usage::{Money, Record, Tokens, Usage},
 };
 
 /// One call of a runner and its answer.
@@ -34,15 +34,16 @@ pub struct Call {
     /// The switch that hides the runner's departure.
     pub(super) stay: Option<Arc<Stay>>,
     pub(super) admission: Option<Admission>,
+    /// Whose token it is, once that is known.
+    pub(super) grant: Option<Arc<Grant>>,
     /// Who calls, and for what.
     pub(super) admitted: Option<Admitted>,
     pub(super) asked: Asked,
     /// Whether the whole request was let go.
     pub(super) is_sent: bool,
-    reservation: Option<Reservation>,
-    pub(super) status: u16,
-    pub(super) observed: Option<Observed>,
-    /// An error of the provider.
+    bill: Option<Bill>,
+    /// Whether the provider has begun to answer.
+    pub(super) is_answered: bool,
     pub(super) masked: Option<Masked>,
     tab: Option<(Arc<Tab>, u64)>,
     pub(super) refusal: Option<Refusal>,
@@ -54,7 +55,6 @@ pub struct Call {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) route: Route,
-    pub(super) grant: Arc<Grant>,
     pub(super) account: Arc<Account>,
     pub(super) policy: Policy,
     /// The provider's key, not the runner's.
@@ -69,12 +69,12 @@ impl Call {
             started: Instant::now(),
             stay,
             admission: None,
+            grant: None,
             admitted: None,
             asked: Asked::new(),
             is_sent: false,
-            reservation: None,
-            status: 0,
-            observed: None,
+            bill: None,
+            is_answered: false,
             masked: None,
             tab: None,
             refusal: None,
@@ -103,8 +103,8 @@ impl Call {
         self.admitted.as_ref().is_some_and(|admitted| admitted.route.is_of_model())
     }
 
-    /// Reads a piece of the request before it goes on. The last piece stays here unless everything
-    /// is allowed: a provider does nothing with a request that lacks its end.
+    /// Reads a piece of the request before it goes on. The piece that makes it whole stays here
+    /// unless everything is allowed: nobody can work on less, and after it comes white space alone.
     pub(super) fn ask(
         &mut self,
         piece: Option<&Bytes>,
@@ -122,19 +122,29 @@ impl Call {
         if !knew_model {
             self.check_model()?;
         }
-        if end_of_stream {
+        if self.bill.is_none() && (end_of_stream || self.asked.is_whole()) {
             self.asked.finish().map_err(refusal::malformed)?;
-            if self.asked.in_background() {
-                return Err(refusal::in_background());
-            }
-            self.reserve(usage)?;
+            self.bill = Some(self.open_bill(usage)?);
+        }
+        if end_of_stream {
             self.is_sent = true;
-            // From here on it costs something, whoever waits for the answer.
+            // Somebody reads the answer to its end, whoever waits for it.
             if let Some(stay) = &self.stay {
                 stay.begin(self.config.egress.linger);
             }
         }
         Ok(())
+    }
+
+    fn open_bill(&self, usage: &Arc<Usage>) -> Result<Bill, Refusal> {
+        let (Some(admitted), Some(provider)) = (&self.admitted, self.provider()) else {
+            return Err(Refusal::internal());
+        };
+        let Route::Provider { endpoint, .. } = &admitted.route else {
+            return Err(Refusal::internal());
+        };
+        let whose = (admitted.account.user.as_str(), &admitted.policy);
+        Bill::open(usage, whose, provider, *endpoint, &self.asked)
     }
 
     fn check_model(&self) -> Result<(), Refusal> {
@@ -148,40 +158,6 @@ impl Call {
         }
         Err(refusal::model_not_allowed(provider, model)
             .because(format!("user={:?}", admitted.account.user)))
-    }
-
-    /// Reserves the most the call can cost.
-    fn reserve(&mut self, usage: &Arc<Usage>) -> Result<(), Refusal> {
-        let Some(admitted) = &self.admitted else { return Err(Refusal::internal()) };
-        let (model, price) = self.model();
-        let context = model.map_or(DEFAULT_CONTEXT, |model| model.context);
-        // No token is shorter than a byte; what the provider keeps is no longer than it can read.
-        let kept = if self.asked.refers_elsewhere() { context } else { 0 };
-        let output = self.asked.worst_output();
-        let output = output.unwrap_or_else(|| {
-            let each = model.map_or(DEFAULT_OUTPUT, |model| model.output);
-            each.saturating_mul(self.asked.answers())
-        });
-        let input = self.asked.bytes().saturating_add(kept);
-        let tokens = Tokens { input, output, ..Tokens::default() };
-        let dearest = Tokens { cache_write: input, input: 0, ..tokens };
-        let money = price.of(&tokens).max(price.of(&dearest));
-        let worst = Spend { tokens: tokens.total(), money };
-        let (user, budget) = (&admitted.account.user, &admitted.policy.budget);
-        let begun = usage.begin(user, budget, worst, OffsetDateTime::now_utc());
-        self.reservation = Some(begun.map_err(|error| match error {
-            BudgetError::Over(over) => {
-                refusal::over_budget(&over).because(format!("user={user:?}"))
-            }
-            BudgetError::Unknown(error) => Refusal::internal().because(error),
-        })?);
-        Ok(())
-    }
-
-    fn model(&self) -> (Option<&crate::config::Model>, crate::usage::Price) {
-        let name = self.asked.model().unwrap_or_default();
-        let model = self.provider().and_then(|(_, provider)| provider.models.get(name));
-        (model, model.and_then(|model| model.price).unwrap_or_default())
     }
 
     /// Counts what follows for the turn that has `session`.
@@ -199,56 +175,24 @@ impl Call {
         }
     }
 
+    /// The provider has answered with `status`, and its answer has this form.
+    pub(super) fn expect(&mut self, status: http::StatusCode, form: Form) -> Result<(), Refusal> {
+        if !self.is_of_model() || !status.is_success() {
+            return Ok(());
+        }
+        let Some(bill) = self.bill.as_mut() else {
+            return Err(refusal::provider_failed().because("it answered half a request"));
+        };
+        bill.expect(form);
+        Ok(())
+    }
+
     /// Reads a piece of the answer as it goes by.
     pub(super) fn observe(&mut self, piece: &[u8]) {
-        let Some(observed) = &mut self.observed else { return };
-        let before = observed.tokens();
-        observed.feed(piece);
-        let now = observed.tokens();
+        let changed = self.bill.as_mut().and_then(|bill| bill.observe(piece));
         // Before the runner hears of it, so that its turn finds it counted.
-        if let Some((tab, call)) = self.tab.as_ref().filter(|_| now != before) {
-            tab.note(*call, now.unwrap_or_default());
-        }
-    }
-
-    /// What the call used; `None` when that was nothing. `is_cut` says that it ended early, and
-    /// neither by the provider nor because we did not like its answer.
-    fn record(&self, is_cut: bool) -> Option<Record> {
-        let (provider, _) = self.provider()?;
-        let model = format!("{provider}/{}", self.asked.model()?);
-        let (_, price) = self.model();
-        let of = |tokens: Tokens, estimated: bool| Record {
-            model: model.clone(),
-            tokens,
-            money: price.of(&tokens),
-            estimated,
-        };
-        let guessed_input = self.asked.bytes() / BYTES_PER_TOKEN;
-        match &self.observed {
-            Some(observed) => {
-                if let Some(tokens) = observed.tokens().filter(|_| observed.is_final()) {
-                    return Some(of(tokens, false));
-                }
-                let mut tokens = observed
-                    .tokens()
-                    .unwrap_or(Tokens { input: guessed_input, ..Tokens::default() });
-                tokens.output = tokens.output.max(self.guessed_output(observed));
-                Some(of(tokens, true))
-            }
-            // Cut before there was an answer: the provider has read it all the same.
-            None if is_cut && self.is_sent && self.status < 200 => {
-                Some(of(Tokens { input: guessed_input, ..Tokens::default() }, true))
-            }
-            None => None,
-        }
-    }
-
-    /// What a provider that said nothing of it may have written.
-    fn guessed_output(&self, observed: &Observed) -> u64 {
-        match self.admitted.as_ref().map(|it| &it.route) {
-            Some(Route::Provider { endpoint: Endpoint::Embeddings, .. }) => 0,
-            _ if self.asked.streams() => observed.events(),
-            _ => observed.bytes() / BYTES_PER_TOKEN,
+        if let (Some(tokens), Some((tab, call))) = (changed, &self.tab) {
+            tab.note(*call, tokens);
         }
     }
 
@@ -259,13 +203,14 @@ impl Call {
     /// Writes down what was used, and the one line of this call.
     pub(super) async fn settle(&mut self, session: &Session, error: Option<&Error>) {
         let is_cut = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
-        let record = self.reservation.take().map(|it| (it, self.record(is_cut)));
-        self.log(session, error, record.as_ref().and_then(|(_, record)| record.as_ref()));
+        let bill = self.bill.take();
+        let record = bill.as_ref().and_then(|bill| bill.record(is_cut && !self.is_answered));
+        self.log(session, error, record.as_ref());
         if let Some(stay) = &self.stay {
             stay.end();
         }
-        if let Some((reservation, Some(record))) = record {
-            let written = spawn_blocking(move || reservation.settle(&record)).await;
+        if let (Some(bill), Some(record)) = (bill, record) {
+            let written = spawn_blocking(move || bill.settle(&record)).await;
             match written {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => log::error!("usage not written id={} cause={error}", self.id),
@@ -275,10 +220,8 @@ impl Call {
     }
 
     fn log(&self, session: &Session, error: Option<&Error>, record: Option<&Record>) {
-        let (workspace, epoch) = self
-            .admitted
-            .as_ref()
-            .map_or(("", 0), |it| (it.grant.workspace.as_str(), it.grant.epoch));
+        let (workspace, epoch) =
+            self.grant.as_ref().map_or(("", 0), |grant| (grant.workspace.as_str(), grant.epoch));
         let target = match self.admitted.as_ref().map(|it| &it.route) {
             Some(Route::Provider { id, path, .. }) => format!("{id}/{path}"),
             Some(Route::Integration(name)) => format!("mcp/{name}"),
@@ -317,16 +260,10 @@ impl Call {
 /// A call that is dropped before its end, as when the gateway stops, is paid for too.
 impl Drop for Call {
     fn drop(&mut self) {
-        let Some(reservation) = self.reservation.take() else { return };
-        let record = self.record(true);
-        if let Some(Err(error)) = record.map(|record| reservation.settle(&record)) {
+        let Some(bill) = self.bill.take() else { return };
+        let record = bill.record(!self.is_answered);
+        if let Some(Err(error)) = record.map(|record| bill.settle(&record)) {
             log::error!("usage not written id={} cause={error}", self.id);
         }
     }
 }
-
-/// What is taken for the limits of a model of which only the name is known.
-const DEFAULT_CONTEXT: u64 = 1_000_000;
-const DEFAULT_OUTPUT: u64 = 128_000;
-/// Of English text and code, which is what there is most of.
-const BYTES_PER_TOKEN: u64 = 4;

@@ -8,7 +8,7 @@ use super::refusal;
 use crate::{
     config::{AuthStyle, BaseUrl, Integration},
     error::Refusal,
-    gateway::header::{is_reserved, strip},
+    gateway::header::is_reserved,
     secret::Secret,
 };
 
@@ -48,10 +48,16 @@ pub(super) fn address(
     key: Option<&Secret>,
 ) -> Result<()> {
     let root = base.path.trim_end_matches('/');
-    let query = request.uri.query().or(base.query.as_deref());
+    // Anthropic's SDK marks its beta API like this; anything else a runner writes stays here.
+    let theirs = request.uri.query().filter(|query| *query == BETA);
+    let query = base.query.as_deref().or(theirs);
     let uri =
         query.map_or_else(|| format!("{root}/{path}"), |query| format!("{root}/{path}?{query}"));
     readdress(request, &base.authority, uri)?;
+    if request.headers.contains_key(header::CONTENT_TYPE) {
+        // What was read as JSON is to be read as nothing else.
+        request.insert_header(header::CONTENT_TYPE, "application/json")?;
+    }
     let Some(key) = key else { return Ok(()) };
     match auth {
         AuthStyle::Bearer => {
@@ -80,15 +86,20 @@ pub(super) fn address_integration(
 }
 
 fn readdress(request: &mut RequestHeader, authority: &str, uri: String) -> Result<()> {
-    strip(request);
-    // A coded answer could not be counted, and an expectation was answered already.
-    for name in [header::ACCEPT_ENCODING, header::EXPECT] {
+    let unlisted = request.headers.keys().filter(|name| !is_listed(name.as_str()));
+    for name in unlisted.cloned().collect::<Vec<_>>() {
         request.remove_header(&name);
     }
     request.set_uri(uri.try_into().map_err(|_| {
         pingora_core::Error::explain(pingora_core::ErrorType::InvalidHTTPHeader, "not a path")
     })?);
     request.insert_header(header::HOST, authority)
+}
+
+/// Whether a runner may send the header `name` to a provider. Some name the host that a proxy behind
+/// us is to pass the key on to, or the account that is to pay.
+fn is_listed(name: &str) -> bool {
+    LISTED.contains(&name) || LISTED_BEGINNINGS.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Takes out of a provider's answer what is not for a runner.
@@ -127,6 +138,23 @@ fn hidden(value: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
+/// No `accept-encoding`: a coded answer could not be counted. No `expect`: it was answered already.
+const LISTED: &[&str] = &[
+    "accept",
+    "anthropic-beta",
+    "anthropic-version",
+    "content-length",
+    "content-type",
+    "http-referer",
+    "last-event-id",
+    "openai-beta",
+    "transfer-encoding",
+    "user-agent",
+    "x-session-affinity",
+    "x-title",
+];
+const LISTED_BEGINNINGS: &[&str] = &["mcp-", "x-stainless-"];
+const BETA: &str = "beta=true";
 const CREDENTIALS: &[&str] = &["authorization", "x-api-key", "api-key"];
 const BEARER: &[u8] = b"bearer ";
 const LONGEST_SESSION: usize = 256;

@@ -1,7 +1,7 @@
 //! A provider as a Pingora peer: its address looked up, its certificate checked as configured.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     path::PathBuf,
@@ -38,8 +38,16 @@ pub(super) struct Reach<'a> {
 /// What is known of hosts, so that a call does not wait for it.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    addresses: Mutex<HashMap<(String, u16), (Instant, SocketAddr)>>,
+    addresses: Mutex<HashMap<(String, u16), Addresses>>,
     authorities: Mutex<HashMap<PathBuf, Authorities>>,
+}
+
+/// Where a host is.
+#[derive(Debug)]
+struct Addresses {
+    since: Instant,
+    /// Never empty; the first is used.
+    known: VecDeque<SocketAddr>,
 }
 
 /// Certificates as they are configured, and as Pingora wants them.
@@ -83,9 +91,12 @@ impl Peers {
         })
     }
 
-    /// Forgets the address of a host that could not be reached.
-    pub(super) fn forget(&self, base: &BaseUrl) {
-        self.addresses.lock().remove(&(base.host.clone(), base.port));
+    /// The host could not be reached where it was looked for: its next address is tried next.
+    pub(super) fn pass_over(&self, base: &BaseUrl) {
+        let mut addresses = self.addresses.lock();
+        if let Some(addresses) = addresses.get_mut(&(base.host.clone(), base.port)) {
+            addresses.known.rotate_left(1);
+        }
     }
 
     async fn address(&self, host: &str, port: u16, patience: Duration) -> Result<SocketAddr> {
@@ -93,25 +104,28 @@ impl Peers {
             return Ok(SocketAddr::new(ip, port));
         }
         let key = (host.to_owned(), port);
-        let known = self.addresses.lock().get(&key).copied();
-        if let Some((_, address)) = known.filter(|(since, _)| since.elapsed() < FRESH) {
+        let fresh =
+            |it: &Addresses| it.known.front().copied().filter(|_| it.since.elapsed() < FRESH);
+        if let Some(address) = self.addresses.lock().get(&key).and_then(fresh) {
             return Ok(address);
         }
-        let address = timeout(patience, lookup_host((host, port)))
+        let found = timeout(patience, lookup_host((host, port)))
             .await
             .or_err(ErrorType::ConnectTimedout, "the provider's host does not resolve in time")?
-            .or_err(ErrorType::ConnectNoRoute, "the provider's host does not resolve")?
-            .next()
-            .ok_or_else(|| {
-                Error::explain(ErrorType::ConnectNoRoute, "the provider's host has no address")
-            })?;
-        self.addresses.lock().insert(key, (Instant::now(), address));
-        Ok(address)
+            .or_err(ErrorType::ConnectNoRoute, "the provider's host does not resolve")?;
+        let mut known: VecDeque<_> = found.collect();
+        // Few hosts are reached by IPv6 alone, and many a `localhost` only seemingly.
+        known.make_contiguous().sort_by_key(SocketAddr::is_ipv6);
+        let first = known.front().copied().ok_or_else(|| {
+            Error::explain(ErrorType::ConnectNoRoute, "the provider's host has no address")
+        })?;
+        self.addresses.lock().insert(key, Addresses { since: Instant::now(), known });
+        Ok(first)
     }
 
     fn authorities(&self, path: &PathBuf, configured: &Arc<[Vec<u8>]>) -> Arc<CaType> {
         let mut known = self.authorities.lock();
-        if let Some(known) = known.get(path).filter(|it| Arc::ptr_eq(&it.configured, configured)) {
+        if let Some(known) = known.get(path).filter(|it| it.configured == *configured) {
             return Arc::clone(&known.parsed);
         }
         let parse = |der: &Vec<u8>| WrappedX509::new(der.clone(), parse_x509);

@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::asked::Fault;
 use crate::{
+    config::ModelRef,
     error::Refusal,
-    usage::{Kind, OverBudget},
+    usage::{BudgetError, Kind, OverBudget},
 };
 
 /// The header that says which refusal of ours an error is.
@@ -59,12 +60,16 @@ pub(super) fn foreign_host() -> Refusal {
 
 /// The user's role does not have the model.
 pub(super) fn model_not_allowed(provider: &str, model: &str) -> Refusal {
-    let name: String = model.chars().filter(|c| !c.is_control()).take(100).collect();
+    let name = shown(&format!("{provider}/{model}"));
     let message = format!(
-        "The model {provider}/{name} is not among those you may use. Choose another, or ask your \
+        "The model {name} is not among those you may use. Choose another, or ask your \
          admin for it."
     );
     forbidden("model_not_allowed", message)
+}
+
+fn shown(model: &str) -> String {
+    model.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 /// Neither the user nor the admin has set a key.
@@ -74,7 +79,7 @@ pub(super) fn no_key(provider: &str, help: &str) -> Refusal {
 }
 
 /// The user has used up what there is. 402, because an SDK tries a 429 again.
-pub(super) fn over_budget(over: &OverBudget) -> Refusal {
+fn over_budget(over: &OverBudget) -> Refusal {
     let status = if over.kind == Kind::Spent {
         StatusCode::PAYMENT_REQUIRED
     } else {
@@ -82,6 +87,32 @@ pub(super) fn over_budget(over: &OverBudget) -> Refusal {
         StatusCode::TOO_MANY_REQUESTS
     };
     Refusal::new(status, "budget_exceeded", over.to_string()).retry_after(over.retry_after)
+}
+
+/// The call is not let in.
+pub(super) fn of_budget(error: BudgetError) -> Refusal {
+    match error {
+        BudgetError::Over(over) => over_budget(&over),
+        BudgetError::Unknown(error) => Refusal::internal().because(error),
+    }
+}
+
+/// Nobody knows what the model costs, and the user has only so much money.
+pub(super) fn no_price(model: &ModelRef) -> Refusal {
+    let message = format!(
+        "There is no price for the model {} in the gateway's configuration, so your budget could not \
+         be kept. Ask your admin for one.",
+        shown(&model.to_string())
+    );
+    forbidden("model_not_priced", message)
+}
+
+/// A stream that does not tell what it used, asked for by somebody with a budget.
+pub(super) fn no_usage() -> Refusal {
+    Refusal::bad_request(
+        "usage_not_asked",
+        "Ask for usage: send `stream_options: {\"include_usage\": true}` with `stream: true`.",
+    )
 }
 
 /// The provider cannot be reached, or broke off.
@@ -108,11 +139,6 @@ pub(super) fn too_large(most: usize) -> Refusal {
     let message =
         format!("The request is larger than {most} bytes. Start a new chat, or send less.");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-}
-
-/// The provider would work on, and tell nobody what it used.
-pub(super) fn in_background() -> Refusal {
-    Refusal::bad_request("background_not_allowed", "Background responses are not offered.")
 }
 
 #[cfg(test)]

@@ -36,8 +36,8 @@ pub struct Origin {
     pub model: Option<String>,
     /// How the picked model tunes its persona.
     pub meta: Option<PersonaMeta>,
-    /// The user's own keys, by provider.
-    pub keys: Vec<(String, Secret)>,
+    /// The user's own keys by provider; `None` for one that is to be forgotten.
+    pub keys: Vec<(String, Option<Secret>)>,
 }
 
 /// The `open_persona` member of an Open WebUI model's meta.
@@ -67,18 +67,24 @@ impl Origin {
             None
         };
         let chat = id(headers, &["x-openpersona-chat-id", "x-openwebui-chat-id"])?;
+        let mut keys = if front_end.key_headers { keys(headers)? } else { Vec::new() };
+        let task = id(headers, &["x-openpersona-task"])?;
+        if task.is_some() {
+            // A task may come without what its user has set.
+            keys.retain(|(_, key)| key.is_some());
+        }
         Ok(Self {
             chat: chat.filter(|chat| !UNSAVED.iter().any(|prefix| chat.starts_with(prefix))),
             message: id(headers, &["x-openpersona-message-id", "x-openwebui-message-id"])?,
             user_message: id(headers, &["x-openpersona-user-message-id"])?,
             parent_message: id(headers, &["x-openpersona-parent-message-id"])?,
-            task: id(headers, &["x-openpersona-task"])?,
+            task,
             model: match original_model {
                 Some(model) => Some(model),
                 None => id(headers, &["x-openpersona-model-id"])?,
             },
             meta: if front_end.meta_headers { meta(headers)? } else { None },
-            keys: if front_end.key_headers { keys(headers)? } else { Vec::new() },
+            keys,
         })
     }
 
@@ -188,9 +194,9 @@ fn meta(headers: &HeaderMap) -> Result<Option<PersonaMeta>, Refusal> {
     PersonaMeta::parse(&json).map(Some).map_err(refuse)
 }
 
-/// The users' own keys in `x-openpersona-<provider>-api-key`. One that is not configured is kept as
-/// well: it may be tomorrow.
-fn keys(headers: &HeaderMap) -> Result<Vec<(String, Secret)>, Refusal> {
+/// The users' own keys in `x-openpersona-<provider>-api-key`; an empty one takes the key back. One of a
+/// provider that is not configured is kept as well: it may be tomorrow.
+fn keys(headers: &HeaderMap) -> Result<Vec<(String, Option<Secret>)>, Refusal> {
     let mut found = Vec::new();
     for name in headers.keys() {
         let provider = name.as_str().strip_prefix(KEY_START);
@@ -204,10 +210,9 @@ fn keys(headers: &HeaderMap) -> Result<Vec<(String, Secret)>, Refusal> {
         if values.next().is_some() {
             return Err(refuse(&"there is more than one key; send one"));
         }
-        // A template that has no value sends an empty header.
-        if !value.is_empty() && is_plain_name(provider) {
-            let key = keys::check(value).map_err(|fault| refuse(&fault))?;
-            found.push((provider.to_owned(), key));
+        if is_plain_name(provider) {
+            let key = Some(value).filter(|value| !value.is_empty()).map(keys::check).transpose();
+            found.push((provider.to_owned(), key.map_err(|fault| refuse(&fault))?));
         }
     }
     Ok(found)

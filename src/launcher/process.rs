@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsString,
     fs::Metadata,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -148,8 +148,7 @@ impl Launcher for ProcessLauncher {
             .map_err(|error| LaunchError::Spawn(error.to_string()))?
             .map_err(|error| LaunchError::Spawn(format!("its directory: {error}")))?;
         home.take_out_trash(&self.path);
-        // Children are on this machine, and so is the egress they are told of.
-        start.grant.bind(Ipv4Addr::LOCALHOST.into());
+        start.grant.bind(source(&spec.egress_url));
         let mut tries = 1;
         loop {
             let listens = self.listens(spec.dialect, &home).await?;
@@ -201,6 +200,13 @@ impl Launcher for ProcessLauncher {
             .then_some(())
             .ok_or_else(|| LaunchError::Spawn(format!("there is no program {}", program.display())))
     }
+}
+
+/// Where a child calls the egress from: both are on this machine, so from the egress's own address.
+fn source(egress_url: &str) -> IpAddr {
+    let authority = egress_url.strip_prefix("http://").unwrap_or(egress_url);
+    let address = authority.parse().map(|address: SocketAddr| address.ip());
+    address.unwrap_or(Ipv4Addr::LOCALHOST.into())
 }
 
 /// The runner that `child` is, once it answers.

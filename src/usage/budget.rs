@@ -39,6 +39,11 @@ pub enum Kind {
 }
 
 impl Budget {
+    /// Whether it is about money, so that prices have to be known.
+    pub fn limits_money(&self) -> bool {
+        self.day.money.is_some() || self.month.money.is_some()
+    }
+
     /// Whether nothing is limited.
     pub fn is_unlimited(&self) -> bool {
         *self == Self::default()

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::super::{
-    Egress, Listen, ModelPattern, Policies, Policy, default,
+    Egress, Listen, ModelPattern, Policies, Policy, Runners, default,
     error::Problem,
     file::{self, Entries, Text},
     policy::UserPolicy,
@@ -20,13 +20,21 @@ pub(super) fn egress(
     written: &file::Egress,
     listen: &Listen,
     state: &Path,
+    runners: &Runners,
 ) -> Result<Egress, Problem> {
     let default: SocketAddr = default::EGRESS_ADDRESS.parse().expect("the default address parses");
     let form = "an IP address and a port such as `127.0.0.1:8002`";
     let address = reader.parsed(written.address.as_ref(), default, form, |value| {
         value.parse().ok().filter(|address: &SocketAddr| address.port() != 0)
     })?;
-    if address.port() == listen.address.port() {
+    if runners.need_egress() && !address.ip().to_canonical().is_loopback() {
+        return Err(Problem::new(
+            format!("runners are processes on this machine, and {address} is not for them alone"),
+            "write an address of this machine such as `127.0.0.1:8002`",
+        )
+        .in_place(written.address.as_ref().map_or((0, 0), Text::position)));
+    }
+    if runners.need_egress() && address.port() == listen.address.port() {
         return Err(Problem::new(
             format!("port {} is already that of `listen.address`", address.port()),
             "give runners a port of their own in `egress.address`",
@@ -39,13 +47,6 @@ pub(super) fn egress(
         let authority = authority(&uri, false).ok()?;
         matches!(uri.path(), "" | "/").then(|| format!("http://{authority}"))
     })?;
-    if url.is_none() && address.ip().is_unspecified() {
-        return Err(Problem::new(
-            format!("runners cannot connect to {address}"),
-            "add `egress.url`, what they reach it by, such as `http://gateway:8002`",
-        )
-        .in_place(written.address.as_ref().map_or((0, 0), Text::position)));
-    }
     let key_file = reader.text(written.key_file.as_ref())?;
     let key_help = reader.text(written.key_help.as_ref())?;
     Ok(Egress {

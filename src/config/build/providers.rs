@@ -33,6 +33,13 @@ fn provider(
     runners: &Runners,
 ) -> Result<Provider, Problem> {
     let npm = npm(reader, &written.npm)?;
+    if UNLIKE.contains(&npm.as_str()) && matches!(runners.launcher, LauncherKind::Process { .. }) {
+        return Err(Problem::at(
+            &written.npm,
+            format!("`{npm}` speaks neither like OpenAI nor like Anthropic"),
+            "use the provider's OpenAI-compatible URL with `@ai-sdk/openai-compatible`",
+        ));
+    }
     let known = KNOWN.iter().find(|known| known.npm == npm);
     let base_url = match written.base_url.as_ref().map(|text| url(reader, text)).transpose()? {
         Some(Some(url)) => Some(url),
@@ -240,6 +247,15 @@ fn parts(url: &str) -> Option<BaseUrl> {
         query: uri.query().map(str::to_owned),
     })
 }
+
+/// Packages with paths or credentials of their own, which the egress does not know.
+const UNLIKE: &[&str] = &[
+    "@ai-sdk/amazon-bedrock",
+    "@ai-sdk/azure",
+    "@ai-sdk/cohere",
+    "@ai-sdk/google",
+    "@ai-sdk/google-vertex",
+];
 
 /// A package that always goes to the same place.
 struct Known {

@@ -35,7 +35,8 @@ fn a_chat_completion_is_read() {
     );
     assert_eq!(asked.model(), Some("gpt-5.2"));
     assert_eq!(asked.worst_output(), Some(8192));
-    assert!(asked.streams() && !asked.refers_elsewhere() && !asked.in_background());
+    assert!(asked.streams() && asked.wants_usage() && !asked.refers_elsewhere());
+    assert!(asked.is_whole());
 }
 
 #[test]
@@ -81,18 +82,27 @@ fn input_that_the_provider_keeps_is_noticed() {
     assert!(!elsewhere(&format!(
         r#""previous_response_id":null,"conversation":null,"prompt":"{text}""#
     )));
-    for (value, expected) in
-        [("true", true), ("1", true), ("\"yes\"", true), ("false", false), ("null", false)]
-    {
-        let body = format!(r#"{{"background":{value},"model":"m"}}"#);
-        assert_eq!(asked(&body).in_background(), expected, "{body}");
+    for content in [r#""https://example.org/a.png""#, r#"{"file_id":"f"}"#] {
+        assert!(elsewhere(&format!(r#""input":[{content}]"#)), "{content}");
+    }
+}
+
+#[test]
+fn what_would_lead_elsewhere_or_leave_no_usage_is_refused() {
+    for member in ["background", "models", "fallbacks", "Api_Base", "user_config", "route"] {
+        for (value, refused) in
+            [("true", true), ("1", true), ("[\"x\"]", true), ("false", false), ("null", false)]
+        {
+            let body = format!(r#"{{"{member}":{value},"model":"m"}}"#);
+            let fed = Asked::new().feed(body.as_bytes());
+            assert_eq!(matches!(fed, Err(Fault::Forbidden(_))), refused, "{body}");
+        }
     }
 }
 
 #[test]
 fn a_control_member_appears_once() {
-    for path in CONTROL {
-        let name = path[0];
+    for name in CONTROL.iter().filter(|path| path.len() == 1).map(|path| path[0]) {
         let escaped = format!("\\u{:04X}{}", name.as_bytes()[0], &name[1..]);
         for other in [name, &name.to_uppercase(), &escaped, &name.replace('s', "\u{17f}")] {
             let first = if name == "model" { "\"m\"" } else { "null" };

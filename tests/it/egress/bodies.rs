@@ -77,7 +77,7 @@ async fn a_body_that_two_could_read_differently_is_refused() {
     }
     let background = r#"{"model":"m1","background":true}"#;
     for answer in refused(&world, &runner, background).await {
-        answer.assert_refused(400, "background_not_allowed");
+        answer.assert_refused(400, "invalid_request");
     }
     assert!(world.used().await.is_empty());
 }
