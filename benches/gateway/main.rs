@@ -8,10 +8,18 @@
 //! The stub and the callers share one thread, each gateway has another.
 
 mod client;
+#[path = "../shared/clock.rs"]
+mod clock;
+#[path = "../shared/connection.rs"]
+mod connection;
 mod house;
 mod stub;
+#[path = "../shared/table.rs"]
+mod table;
+#[path = "../shared/worker.rs"]
+mod worker;
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use criterion::Criterion;
 use open_persona::{cli, config};
@@ -26,6 +34,7 @@ use self::{
     client::{ByHand, Client},
     house::House,
     stub::Order,
+    table::{Table, print},
 };
 
 fn main() {
@@ -177,51 +186,6 @@ async fn stream(way: Way<'_>, streams: usize, order: Order) -> Round {
     let ages = turns.collect::<JoinSet<_>>().join_all().await.concat();
     let cpu = way.house.and_then(House::cpu).zip(before).map(|(after, before)| after - before);
     Round { ages, cpu }
-}
-
-/// Rows of percentiles; the first is what the others are compared with.
-struct Table {
-    text: String,
-    first: Option<u64>,
-}
-
-impl Table {
-    fn new(title: &str) -> Self {
-        let mut text = String::new();
-        let columns = ["p50", "p99", "more", "ratio", "cpu"];
-        let [p50, p99, more, ratio, cpu] = columns.map(|column| format!("{column:>10}"));
-        line(&mut text, &format!("\n{title} (µs)"));
-        line(&mut text, &format!("{:10}{p50}{p99}{more}{ratio}{cpu}", ""));
-        Self { text, first: None }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "for people to read")]
-    fn row(&mut self, name: &str, mut times: Vec<u64>, cpu: Option<u64>) {
-        times.sort_unstable();
-        let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-        let micros = |nanos: u64| nanos as f64 / 1000.0;
-        let first = *self.first.get_or_insert(at(50));
-        let cpu = cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{:.1}", micros(cpu)));
-        line(
-            &mut self.text,
-            &format!(
-                "{name:10}{:>10.1}{:>10.1}{:>10.1}{:>10.2}{cpu:>10}",
-                micros(at(50)),
-                micros(at(99)),
-                micros(at(50).saturating_sub(first)),
-                at(50) as f64 / first as f64,
-            ),
-        );
-    }
-}
-
-fn line(text: &mut String, line: &str) {
-    writeln!(text, "{line}").expect("memory takes all");
-}
-
-#[expect(clippy::print_stdout, reason = "this is what the bench is for")]
-fn print(text: &str) {
-    print!("{text}");
 }
 
 /// Ten deltas without a pause: the answer itself takes no time.

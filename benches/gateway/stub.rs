@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -34,6 +34,8 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+
+use crate::clock::stamp;
 
 /// What a prompt asks for: so many deltas, one each `pace`.
 #[derive(Debug, Clone, Copy)]
@@ -61,26 +63,6 @@ impl Order {
         }
     }
 }
-
-/// Nanoseconds since the bench began.
-pub(crate) fn now() -> u64 {
-    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(BEGUN.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// How long ago each stamp in `bytes` was written, in nanoseconds.
-pub(crate) fn ages(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    let now = now();
-    bytes.split(|byte| *byte == b'@').filter(|stamp| stamp.len() == STAMP).filter_map(
-        move |stamp| {
-            let written = u64::from_str_radix(std::str::from_utf8(stamp).ok()?, 16).ok()?;
-            now.checked_sub(written)
-        },
-    )
-}
-
-/// Digits of a stamp, which stands between two `@`.
-const STAMP: usize = 16;
 
 /// A frame, which may be complete only once it is written.
 #[derive(Debug, Clone)]
@@ -112,7 +94,7 @@ impl Said {
         let text = match self {
             Self::Whole(frame) => frame,
             Self::Delta(around, text) => {
-                let stamp = format!("@{:0STAMP$x}@", now());
+                let stamp = stamp();
                 text.lock().push_str(&stamp);
                 format!("{}{stamp}{}", around.0, around.1)
             }
