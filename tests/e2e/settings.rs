@@ -41,6 +41,10 @@ struct Written {
     keys: Vec<(String, String)>,
     insecure: bool,
     environment: Vec<(String, String)>,
+    /// The model in use; the demo model unless it is set.
+    main: Option<String>,
+    /// Providers besides the demo model, one a line.
+    providers: String,
     extra: String,
 }
 
@@ -58,6 +62,8 @@ impl Settings {
             keys: Vec::new(),
             insecure: false,
             environment: Vec::new(),
+            main: None,
+            providers: String::new(),
             extra: String::new(),
         };
         Self { written: Some(written), ..Self::shipped() }
@@ -97,6 +103,18 @@ impl Settings {
         self
     }
 
+    /// Adds a provider, written in YAML's braces.
+    pub(crate) fn with_provider(mut self, id: &str, provider: &str) -> Self {
+        writeln!(self.writing().providers, "  {id}: {provider}").expect("text");
+        self
+    }
+
+    /// Has everybody use this model of an added provider, and starts no demo model.
+    pub(crate) fn with_main(mut self, model: &str) -> Self {
+        self.writing().main = Some(model.to_owned());
+        self
+    }
+
     /// Waits for runners' starts as long as the slowest machine takes for many at once.
     pub(crate) fn with_patience(mut self) -> Self {
         self.writing().extra.push_str(PATIENCE);
@@ -124,6 +142,7 @@ impl Settings {
     /// Whether there is a provider already.
     pub(crate) fn has_model(&self) -> bool {
         !self.model_url.is_empty()
+            || self.written.as_ref().is_some_and(|written| written.main.is_some())
     }
 
     /// The gateway's environment.
@@ -141,7 +160,7 @@ impl Settings {
     /// The config file, unless the shipped one is used.
     pub(crate) fn yaml(&self, port: u16) -> Option<String> {
         let Written { dialect, command, keys, insecure, extra, .. } = self.written.as_ref()?;
-        let model_url = &self.model_url;
+        let (main, providers) = self.models()?;
         let mut api_keys = String::new();
         for (user, key) in keys {
             write!(api_keys, "\n    - {{ user: {user}, key: \"{}\" }}", digest(key)).expect("text");
@@ -169,14 +188,9 @@ workspaces:
   root: ./workspaces
 state: ./state
 models:
-  main: demo/demo
+  main: {main}
 providers:
-  demo:
-    npm: "@ai-sdk/openai-compatible"
-    base_url: {model_url}
-    models:
-      demo: {{}}
-runners:
+{providers}runners:
   dialect: {dialect}
   launcher: process
   process:
@@ -185,6 +199,19 @@ runners:
             plain = digest(FRONT_END_KEY),
             signed = digest(JWT_FRONT_END_KEY),
         ))
+    }
+
+    /// The main model and the providers.
+    fn models(&self) -> Option<(&str, String)> {
+        let Written { main, providers, .. } = self.written.as_ref()?;
+        if let Some(main) = main {
+            return Some((main, providers.clone()));
+        }
+        let demo = format!(
+            "  demo: {{ npm: \"@ai-sdk/openai-compatible\", base_url: \"{}\", models: {{ demo: {{}} }} }}\n",
+            self.model_url
+        );
+        Some(("demo/demo", demo + providers))
     }
 
     fn writing(&mut self) -> &mut Written {
