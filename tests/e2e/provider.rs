@@ -29,7 +29,7 @@ use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::sleep};
 pub(crate) use self::{
     act::{Act, Reply},
     asked::Asked,
-    ledger::Ledger,
+    ledger::{Ledger, Used},
     seen::Seen,
     style::Style,
     tls::Authority,

@@ -46,6 +46,8 @@ struct Written {
     /// Providers besides the demo model, one a line.
     providers: String,
     extra: String,
+    /// Sections after all others.
+    sections: String,
 }
 
 impl Settings {
@@ -65,6 +67,7 @@ impl Settings {
             main: None,
             providers: String::new(),
             extra: String::new(),
+            sections: String::new(),
         };
         Self { written: Some(written), ..Self::shipped() }
     }
@@ -115,6 +118,12 @@ impl Settings {
         self
     }
 
+    /// Adds lines that begin sections no other setting writes.
+    pub(crate) fn with_section(mut self, section: &str) -> Self {
+        writeln!(self.writing().sections, "{section}").expect("text");
+        self
+    }
+
     /// Waits for runners' starts as long as the slowest machine takes for many at once.
     pub(crate) fn with_patience(mut self) -> Self {
         self.writing().extra.push_str(PATIENCE);
@@ -146,9 +155,10 @@ impl Settings {
     }
 
     /// The gateway's environment.
-    pub(crate) fn environment(&self, port: u16) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self, port: u16, egress: u16) -> Vec<(String, String)> {
         let mut all = vec![
             ("PORT".to_owned(), port.to_string()),
+            ("EGRESS_PORT".to_owned(), egress.to_string()),
             ("DEFAULT_MAIN_MODEL".to_owned(), "demo/demo".to_owned()),
             ("DEMO_MODEL_URL".to_owned(), self.model_url.clone()),
             (JWT_VARIABLE.to_owned(), JWT_SECRET.to_owned()),
@@ -158,8 +168,9 @@ impl Settings {
     }
 
     /// The config file, unless the shipped one is used.
-    pub(crate) fn yaml(&self, port: u16) -> Option<String> {
-        let Written { dialect, command, keys, insecure, extra, .. } = self.written.as_ref()?;
+    pub(crate) fn yaml(&self, port: u16, egress: u16) -> Option<String> {
+        let Written { dialect, command, keys, insecure, extra, sections, .. } =
+            self.written.as_ref()?;
         let (main, providers) = self.models()?;
         let mut api_keys = String::new();
         for (user, key) in keys {
@@ -171,6 +182,8 @@ impl Settings {
         Some(format!(
             r#"listen:
   address: 127.0.0.1:{port}
+egress:
+  address: 127.0.0.1:{egress}
 identity:
   front_ends:
     - name: plain
@@ -195,7 +208,7 @@ providers:
   launcher: process
   process:
     command: {command}
-{extra}"#,
+{extra}{sections}"#,
             plain = digest(FRONT_END_KEY),
             signed = digest(JWT_FRONT_END_KEY),
         ))

@@ -34,6 +34,11 @@ impl Authority {
         Self { offers: vec![b"http/1.1".to_vec()], ..Self::new() }
     }
 
+    /// Its own certificate, as a file holds it.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// What makes a server for `127.0.0.1` and `localhost` of a socket.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let key = KeyPair::generate().expect("a key");
