@@ -38,25 +38,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     // must be no Tokio runtime around it.
     let reload = Reload::load(path, config::environment)?;
     let live = reload.live().clone();
-    let gateway = serve::assemble(&live)?;
+    let assembly = serve::assemble(&live)?;
 
     // Your server. Start from these settings and change what you need: `max_retries` has to stay 1,
     // because a turn is carried out once, and connects must not be offloaded to other threads.
     let mut server = Server::new_with_opt_and_conf(None, serve::server_conf(&live.now()));
     server.bootstrap();
 
-    // The gateway: its guarded listener, the reaper of idle runners, and the reloads.
-    serve::mount(&mut server, &gateway, reload);
+    // The gateway: its guarded listener, the one that runners reach providers through, the reaper of
+    // idle runners, and the reloads.
+    serve::mount(&mut server, &assembly, reload);
 
     // Your service. A `Gateway` is a handle: clones share everything.
-    let mut status = Service::new("status".to_owned(), Status(gateway.clone()));
+    let mut status = Service::new("status".to_owned(), Status(assembly.gateway.clone()));
     status.add_tcp("127.0.0.1:8080");
     server.add_service(status);
 
     // Runners are processes. With `Stop` none is left when `run` returns; with a shutdown signal of
-    // your own, wait for `gateway.drain().close_and_wait()` and then for
-    // `gateway.means().pool.stop()` before you answer it.
-    server.run(RunArgs { shutdown_signal: Box::new(Stop::new(gateway, live)) });
+    // your own, wait for `gateway.drain().close_and_wait()`, then for
+    // `gateway.means().pool.stop()`, and for `egress.drain().close_and_wait()` before you answer it.
+    server.run(RunArgs { shutdown_signal: Box::new(Stop::new(assembly, live)) });
     Ok(())
 }
 

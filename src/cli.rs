@@ -1,10 +1,11 @@
 //! The command line: what can be asked, and what is printed when the answer is no.
 
 pub mod log;
+mod usage;
 
 use std::{
     error::Error,
-    io::Write,
+    io::{ErrorKind, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{self, ConfigError},
-    demo, serve,
+    demo, scrub, serve,
     workspace::WorkspaceId,
 };
 
@@ -58,6 +59,12 @@ enum Command {
     /// Ask about workspaces, the users' private directories.
     #[command(subcommand, arg_required_else_help = true)]
     Workspace(Workspace),
+    /// Print what users have used of the models: calls, tokens, dollars.
+    ///
+    /// Works while the gateway runs and when it does not, and changes nothing. Days are UTC's.
+    #[command(after_help = "Example:\n  \
+                            open-persona usage --from 2025-01-01 --to 2025-01-31 --by user --csv")]
+    Usage(usage::Question),
     /// Run a DEMO model provider: OpenAI-compatible, with scripted answers, for trying things.
     ///
     /// It needs no key and is no model. conf/gateway.yaml has it as `demo/demo`.
@@ -94,6 +101,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Workspace(Workspace::Id { user }) => {
             print(&format!("{}\n", WorkspaceId::of(&user)))
         }
+        Command::Usage(question) => usage::answer(question),
         Command::DemoModel { listen, delay } => demo_model(listen, delay),
     };
     match done {
@@ -113,8 +121,16 @@ fn demo_model(listen: SocketAddr, delay: Duration) -> Result<(), Box<dyn Error>>
 
 fn print(text: &str) -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    match out.write_all(scrub::known(text).as_bytes()).and_then(|()| out.flush()) {
+        // As with `| head`: whoever reads has enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}
+
+fn warn(text: &str) {
+    // With stderr closed there is nobody to tell.
+    std::io::stderr().lock().write_all(scrub::known(text).as_bytes()).ok();
 }
 
 /// Says on stderr what went wrong and what to do, and returns the exit code.
@@ -133,8 +149,7 @@ fn complain(error: &(dyn Error + 'static)) -> u8 {
         text.push_str(e.hint());
         text.push('\n');
     }
-    // With stderr closed there is nobody to tell.
-    std::io::stderr().lock().write_all(text.as_bytes()).ok();
+    warn(&text);
     if config.is_some() { 2 } else { 1 }
 }
 
@@ -164,7 +179,8 @@ mod tests {
     fn the_commands_hold_together_and_each_help_has_an_example() {
         let mut command = Arguments::command();
         command.clone().debug_assert();
-        for path in [&["serve"][..], &["check"], &["workspace", "id"], &["demo-model"]] {
+        for path in [&["serve"][..], &["check"], &["workspace", "id"], &["usage"], &["demo-model"]]
+        {
             let found = path
                 .iter()
                 .fold(&mut command, |command, name| command.find_subcommand_mut(name).expect(name));
@@ -181,6 +197,12 @@ mod tests {
             "open-persona serve --confg x",
             "open-persona workspace",
             "open-persona workspace id",
+            "open-persona usage --from 1.1.2025",
+            "open-persona usage --to 2025-02-29",
+            "open-persona usage --model gemini",
+            "open-persona usage --by team",
+            "open-persona usage --by",
+            "open-persona usage --state x --config y",
             "open-persona demo-model --delay 30",
             "open-persona demo-model --delay 2h",
             "open-persona demo-model --listen 8001",

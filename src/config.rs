@@ -10,6 +10,8 @@ mod default;
 mod error;
 mod file;
 mod identity;
+mod policy;
+mod provider;
 mod secret;
 mod show;
 mod substitute;
@@ -25,10 +27,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-pub(crate) use self::build::Sources;
+pub(crate) use self::{build::Sources, value::is_plain_name};
 pub use self::{
     error::ConfigError,
     identity::{ApiKey, FrontEnd, IdentityRules, KeyCheck, ToolStyle, UserClaim},
+    policy::{ModelPattern, Policies, Policy},
+    provider::{AuthStyle, BaseUrl, Model, Provider, Tls},
 };
 use crate::{persona::Personas, secret::Secret, workspace::WorkspaceId};
 
@@ -98,6 +102,10 @@ pub struct Config {
     pub workspaces: Workspaces,
     /// The gateway's own state directory. A change needs a restart.
     pub state: PathBuf,
+    /// The runners' only way to the providers.
+    pub egress: Egress,
+    /// Which models people may use, and how much.
+    pub policies: Policies,
     /// Which models runners use, and what an unknown model id means.
     pub models: Models,
     /// The model providers runners may reach, by opencode provider id.
@@ -132,6 +140,26 @@ pub struct Listen {
     pub threads: usize,
     /// How long requests in flight may go on after SIGTERM.
     pub drain: Duration,
+}
+
+/// The listener that runners reach the providers through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Egress {
+    /// Address and port. A change needs a restart.
+    pub address: SocketAddr,
+    /// Its URL as runners know it, `http://host:port`. A change needs a restart.
+    pub url: String,
+    /// The largest request body.
+    pub body: usize,
+    /// For how long a provider's reply is read on when the runner has left it, to learn what it
+    /// cost. Zero cuts it, and the cost is estimated.
+    pub linger: Duration,
+    /// The file with the key that users' own keys are encrypted with. A change needs a restart.
+    pub key_file: PathBuf,
+    /// For how long a user's own key is kept after a front end has last sent it.
+    pub keep_keys: Duration,
+    /// What users are told to do when there is no key for a provider.
+    pub key_help: String,
 }
 
 /// Where users' directories are.
@@ -194,43 +222,11 @@ impl std::fmt::Display for ModelRef {
     }
 }
 
-/// A model provider, as opencode is told of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provider {
-    /// The bundled SDK package opencode drives it with, such as `@ai-sdk/openai-compatible`.
-    pub npm: String,
-    /// A name for people.
-    pub name: String,
-    /// Its base URL; `None` uses the package's own.
-    pub base_url: Option<String>,
-    /// The key runners present. `None` for providers that ask for none.
-    pub key: Option<Secret>,
-    /// Its models.
-    pub models: BTreeMap<String, Model>,
-}
-
-/// What opencode must know of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Model {
-    /// A name for people.
-    pub name: String,
-    /// Tokens the model can read at most.
-    pub context: u64,
-    /// Tokens it can write at most.
-    pub output: u64,
-    /// Whether it can call tools.
-    pub tools: bool,
-    /// Whether it streams its reasoning.
-    pub reasoning: bool,
-    /// Whether it reads images.
-    pub images: bool,
-}
-
 /// An MCP server offered to personas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integration {
     /// Its URL.
-    pub url: String,
+    pub url: BaseUrl,
     /// Headers sent to it.
     pub headers: BTreeMap<String, Secret>,
     /// How long opencode waits for it.
@@ -256,6 +252,13 @@ pub struct Runners {
     pub idle_after: Duration,
     /// How long a runner has between SIGTERM and SIGKILL.
     pub stop_timeout: Duration,
+}
+
+impl Runners {
+    /// Whether they reach the providers through the egress. A shared server has its own way.
+    pub fn need_egress(&self) -> bool {
+        matches!(self.launcher, LauncherKind::Process { .. })
+    }
 }
 
 /// Who starts runners.

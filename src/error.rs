@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 
+use crate::scrub;
+
 /// An answer of no, with two faces: status, stable code and a sentence for the caller; the cause
 /// for the log.
 ///
@@ -99,12 +101,12 @@ impl Refusal {
         }
     }
 
-    /// The JSON body `{"error":{"message","type","param","code"}}`.
+    /// The JSON body `{"error":{"message","type","param","code"}}`, without any secret.
     pub fn body(&self) -> Bytes {
         let body = json!({"error": {
-            "message": self.message,
+            "message": scrub::known(&self.message),
             "type": self.kind(),
-            "param": self.param,
+            "param": self.param.as_deref().map(scrub::known),
             "code": self.code,
         }});
         Bytes::from(body.to_string())
@@ -130,5 +132,15 @@ mod tests {
                 "code": "invalid_json",
             }})
         );
+    }
+
+    #[test]
+    fn a_secret_in_a_message_or_a_param_is_not_sent() {
+        let secret = crate::secret::Secret::new("canary-in-a-refusal");
+        let refusal = Refusal::bad_request("unknown_model", format!("No {}.", secret.expose()))
+            .param(format!("models.{}", secret.expose()));
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body()).unwrap();
+        assert_eq!(body["error"]["message"], "No ***.");
+        assert_eq!(body["error"]["param"], "models.***");
     }
 }

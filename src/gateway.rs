@@ -1,11 +1,11 @@
 //! `impl ProxyHttp for Gateway`: each phase, one or two calls.
 
 pub mod connection;
-mod drain;
+pub(crate) mod drain;
 mod exchange;
 pub mod header;
 pub mod identity;
-mod limit;
+pub(crate) mod limit;
 pub mod origin;
 mod reply;
 pub mod route;
@@ -21,6 +21,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::{Error, Result, upstreams::peer::HttpPeer};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
+pub(crate) use self::exchange::new_id;
 pub use self::{drain::Drain, exchange::Exchange};
 use self::{
     identity::{Caller, Identity},
@@ -149,7 +150,9 @@ impl Gateway {
                 else {
                     return Err(Refusal::internal());
                 };
-                let (workspace, lease) = self.means.runner(&identity, &exchange.config).await?;
+                let keys = std::mem::take(&mut exchange.origin.keys);
+                let (workspace, lease) =
+                    self.means.runner(&identity, keys, &exchange.config).await?;
                 let peer = upstream::of_runner(&lease, &exchange.config.limits).await;
                 exchange.models = Some(workspace.models);
                 exchange.identity = Some(identity);

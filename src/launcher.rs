@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 use crate::{
     config::LauncherKind,
+    egress::grant::Start,
     opencode::client::ClientError,
     runner::Runner,
     state::{State, StateError},
@@ -23,10 +24,11 @@ pub use spec::{Spec, SpecHash};
 /// How runners come to be.
 #[async_trait]
 pub trait Launcher: Send + Sync + std::fmt::Debug {
-    /// Starts a runner and returns once it answers an authenticated probe. An error means that
+    /// Starts a runner and returns once it answers an authenticated probe. It gets `start`'s token,
+    /// which the launcher binds to the address that the runner calls from. An error means that
     /// nothing of it is left; so does dropping the future, by the time [`close`](Self::close)
     /// returns. Called at most once at a time for one workspace.
-    async fn launch(&self, spec: &Spec, epoch: u64) -> Result<Arc<Runner>, LaunchError>;
+    async fn launch(&self, spec: &Spec, start: &Start) -> Result<Arc<Runner>, LaunchError>;
 
     /// Stops `runner` and returns once it is gone. Stopping one that is gone is not an error.
     async fn stop(&self, runner: &Runner);

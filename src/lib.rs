@@ -32,11 +32,17 @@
 //! 10. [`Client::listen`](opencode::Client::listen) registers for the session's events on the one
 //!     stream that all of the runner's turns share, and then
 //!     [`Client::prompt`](opencode::Client::prompt) sends the prompt, under a message id of our own.
-//! 11. Each event is [parsed](opencode::event::Event::parse), heard by the
+//! 11. The runner asks its model. It holds no provider key: its one way out is the
+//!     [`Egress`](egress::Egress), a second `ProxyHttp` with a listener of its own. There the runner's
+//!     token gives a [`Grant`](egress::grant::Grant), the user's key takes the token's place, the
+//!     request is [read](egress::asked::Asked) for what it asks and the reply
+//!     [for what it used](egress::observed::Observed) as they stream through, and
+//!     [`Usage`](usage::Usage) holds the user to a budget.
+//! 12. Each event is [parsed](opencode::event::Event::parse), heard by the
 //!     [`Reply`](turn::reply::Reply), which knows when *this* prompt is answered, and said by the
 //!     [`Voice`](turn::voice::Voice) as [chunks](openai::chunk::Chunks). What a tool asks in between,
 //!     [a policy answers](turn::ask).
-//! 12. The end is recorded before the last byte, and the [`Lease`](pool::Lease) is given back.
+//! 13. The end is recorded before the last byte, and the [`Lease`](pool::Lease) is given back.
 //!
 //! To leave is to drop: when the caller goes, Pingora drops its end of the pipe, and with it the turn
 //! wherever it is, which aborts the prompt. A no on the way is a [`Refusal`](error::Refusal): an HTTP
@@ -47,15 +53,18 @@
 //! [`config`] is the configuration as used, and [`reload`] replaces it while requests go on.
 //! [`serve`] puts the pieces together, for the program and for
 //! [a Pingora server of your own](serve::mount); `examples/embed.rs` shows how. [`state`] is what the
-//! gateway remembers across restarts, [`scrub`] and [`secret`] keep keys out of texts, [`cli`] is the
+//! gateway remembers across restarts, and [`keys`] the providers' keys that users brought. [`scrub`]
+//! and [`secret`] keep keys out of texts, [`skim`] finds few members in much JSON, [`cli`] is the
 //! command line, and [`demo`] a model provider that needs no key.
 
 pub mod chats;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod egress;
 pub mod error;
 pub mod gateway;
+pub mod keys;
 pub mod launcher;
 pub mod openai;
 pub mod opencode;
@@ -66,6 +75,7 @@ pub mod runner;
 pub mod scrub;
 pub mod secret;
 pub mod serve;
+pub mod skim;
 pub mod state;
 pub mod turn;
 pub mod upstream;

@@ -27,6 +27,7 @@ use self::{
 };
 use crate::{
     config::Live,
+    egress::grant::Grants,
     launcher::{LaunchError, Launcher, Spec},
     runner::Runner,
     workspace::WorkspaceId,
@@ -36,6 +37,7 @@ use crate::{
 pub struct Pool {
     launcher: Arc<dyn Launcher>,
     config: Live,
+    grants: Arc<Grants>,
     slots: Mutex<Slots>,
     admission: Admission,
     /// The lives of all runners; they end with their runners, or by `stopping`.
@@ -105,13 +107,14 @@ pub enum RunnerState {
 }
 
 impl Pool {
-    /// A pool that asks `launcher` for its runners. Limits are read from `config` whenever they
+    /// A pool that asks `launcher` for its runners, each with a token of its own among `grants`. Limits are read from `config` whenever they
     /// matter, so a reload takes effect at once. The lives of runners are tasks of the runtime
     /// that [`lease`](Self::lease) is called on: it must live until [`stop`](Self::stop) returns.
-    pub fn new(launcher: Arc<dyn Launcher>, config: Live) -> Arc<Self> {
+    pub fn new(launcher: Arc<dyn Launcher>, config: Live, grants: Arc<Grants>) -> Arc<Self> {
         Arc::new(Self {
             launcher,
             config,
+            grants,
             slots: Mutex::default(),
             admission: Admission::default(),
             lives: TaskTracker::new(),

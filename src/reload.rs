@@ -304,6 +304,10 @@ fn keep_until_restart(new: &mut Config, old: &Config) -> Vec<&'static str> {
     }
     let mut kept = Vec::new();
     keep(&mut new.listen, &old.listen, "listen", &mut kept);
+    let (egress, before) = (&mut new.egress, &old.egress);
+    keep(&mut egress.address, &before.address, "egress.address", &mut kept);
+    keep(&mut egress.url, &before.url, "egress.url", &mut kept);
+    keep(&mut egress.key_file, &before.key_file, "egress.key_file", &mut kept);
     keep(&mut new.state, &old.state, "state", &mut kept);
     keep(&mut new.workspaces.root, &old.workspaces.root, "workspaces.root", &mut kept);
     keep(&mut new.runners.launcher, &old.runners.launcher, "runners.launcher", &mut kept);

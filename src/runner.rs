@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Address,
+    egress::grant::Grant,
     opencode::{self, client::ClientError},
     secret::Secret,
     workspace::WorkspaceId,
@@ -26,6 +27,8 @@ pub struct Runner {
     pub directory: PathBuf,
     /// What it speaks, and how we talk to it.
     pub backend: Backend,
+    /// What it may use of the providers; `None` for one that does not need the egress.
+    pub grant: Option<Arc<Grant>>,
     /// Cancelled by the launcher when the runner has ended, however it ended, and nothing of it
     /// is left.
     pub ended: CancellationToken,

@@ -1,34 +1,43 @@
 //! The whole program: configuration in, a running Pingora server out. Its pieces also mount the
 //! gateway in a Pingora server of somebody else's.
 
-use std::{io, net::TcpListener, path::Path, sync::Arc};
+mod stop;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use pingora_core::{
-    server::{
-        RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
-        configuration::ServerConf,
-    },
+    server::{RunArgs, Server, ShutdownWatch, configuration::ServerConf},
     services::{
         background::{BackgroundService, background_service},
         listening::Service,
     },
 };
 use pingora_proxy::http_proxy;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Duration, timeout},
+    task::spawn_blocking,
+    time::{Duration, sleep},
 };
 
+pub use self::stop::Stop;
 use crate::{
     chats::Chats,
-    config::{self, Config, Listen, Live},
+    config::{self, Config, Live},
+    egress::{Egress, grant::Grants},
     gateway::{Gateway, connection::Guarded},
+    keys::{Keys, KeysError},
     launcher,
     pool::Pool,
     reload::Reload,
     state::{State, StateError},
     turn::Means,
+    usage::Usage,
     workspace::{WorkspaceError, Workspaces},
 };
 
@@ -41,13 +50,16 @@ pub enum ServeError {
     /// The workspaces directory cannot be used.
     #[error(transparent)]
     Workspaces(#[from] WorkspaceError),
+    /// Users' own keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The address is taken or not ours.
-    #[error(
-        "cannot listen on {address}: {source}; stop what listens there or change `listen.address`"
-    )]
+    #[error("cannot listen on {address}: {source}; stop what listens there or change `{setting}`")]
     Listen {
         /// The configured address.
         address: std::net::SocketAddr,
+        /// What configures it.
+        setting: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -61,14 +73,24 @@ pub enum ServeError {
 pub fn run(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let reload = Reload::load(path.to_owned(), config::environment)?;
     let live = reload.live().clone();
-    let gateway = assemble(&live)?;
+    keep_memory_private();
+    let assembly = assemble(&live)?;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(&live.now()));
     server.bootstrap();
-    mount(&mut server, &gateway, reload);
+    mount(&mut server, &assembly, reload);
     log::info!("listening on http://{} (point an OpenAI client at /v1)", live.now().listen.address);
-    server.run(RunArgs { shutdown_signal: Box::new(Stop::new(gateway, live)) });
+    server.run(RunArgs { shutdown_signal: Box::new(Stop::new(assembly, live)) });
     log::info!("stopped");
     Ok(())
+}
+
+/// The two proxies that make up a gateway.
+#[derive(Debug, Clone)]
+pub struct Assembly {
+    /// Callers' way in.
+    pub gateway: Gateway,
+    /// Runners' way out.
+    pub egress: Egress,
 }
 
 /// The gateway `live` describes, with its state opened and what an earlier one left swept away.
@@ -76,41 +98,68 @@ pub fn run(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
 ///
 /// # Errors
 ///
-/// The configured address, the state or the workspaces directory cannot be used. Then nothing was
+/// A configured address, the state or the workspaces directory cannot be used. Then nothing was
 /// swept: whoever holds the address may be another gateway with this state.
-pub fn assemble(live: &Live) -> Result<Gateway, ServeError> {
+pub fn assemble(live: &Live) -> Result<Assembly, ServeError> {
     let config = live.now();
-    check_address(&config.listen)?;
+    check_address(config.listen.address, "listen.address")?;
+    if config.runners.need_egress() {
+        check_address(config.egress.address, "egress.address")?;
+    }
     let state = State::open(&config.state)?;
     let path = config::environment("PATH").unwrap_or_default();
     let launcher = launcher::of(&config.runners.launcher, path.into(), state.clone())?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(launcher.sweep());
+    let (grants, usage) = (Arc::<Grants>::default(), Arc::new(Usage::new(state.clone())));
+    let keys = Arc::new(Keys::open(state.clone(), &config.egress.key_file)?);
+    let egress =
+        Egress::new(live.clone(), Arc::clone(&grants), Arc::clone(&keys), Arc::clone(&usage));
     let means = Means {
         workspaces: Arc::new(Workspaces::open(&config.workspaces.root, state.clone())?),
-        pool: Pool::new(launcher, live.clone()),
+        pool: Pool::new(launcher, live.clone(), grants),
         chats: Arc::new(Chats::new(state)),
+        keys,
+        usage,
     };
-    Ok(Gateway::new(live.clone(), Arc::new(means)))
+    Ok(Assembly { gateway: Gateway::new(live.clone(), Arc::new(means)), egress })
 }
 
-/// Adds what makes up a gateway to `server`: the listener of `reload`'s configuration, the reaper
+/// Adds what makes up a gateway to `server`: the listeners of `reload`'s configuration, the reaper
 /// of idle runners, and the reloads themselves. `server` was made with [`server_conf`] or settings
 /// that agree with it, and bootstrapped. It is to be run with a [`Stop`].
-pub fn mount(server: &mut Server, gateway: &Gateway, reload: Arc<Reload>) {
+pub fn mount(server: &mut Server, assembly: &Assembly, reload: Arc<Reload>) {
+    let Assembly { gateway, egress } = assembly;
     let live = reload.live().clone();
-    let address = live.now().listen.address;
-    let mut proxy = service(gateway.clone(), live, &server.configuration);
-    proxy.add_tcp(&address.to_string());
+    let config = live.now();
+    let mut proxy = service(gateway.clone(), live.clone(), &server.configuration);
+    proxy.add_tcp(&config.listen.address.to_string());
     server.add_service(proxy);
+    if config.runners.need_egress() {
+        let mut proxy = egress_service(egress.clone(), live.clone(), &server.configuration);
+        proxy.add_tcp(&config.egress.address.to_string());
+        server.add_service(proxy);
+    }
     let pool = Arc::clone(&gateway.means().pool);
     server.add_service(background_service("reaper", Reaper(pool)));
+    let forgetter = Forgetter { keys: Arc::clone(&gateway.means().keys), live: live.clone() };
+    server.add_service(background_service("keys", forgetter));
     server.add_service(background_service("reload", Reloader(reload)));
 }
 
 /// A Pingora service that answers with `gateway`, its connections guarded. Add an address to it.
-pub fn service(gateway: Gateway, live: Live, conf: &Arc<ServerConf>) -> Service<Guarded> {
+pub fn service(gateway: Gateway, live: Live, conf: &Arc<ServerConf>) -> Service<Guarded<Gateway>> {
     let proxy = http_proxy(conf, gateway);
     Service::new("gateway".to_owned(), Guarded::new(proxy, live))
+}
+
+/// A Pingora service that is `egress`, its connections guarded. Add `egress.address` to it.
+pub fn egress_service(
+    egress: Egress,
+    live: Live,
+    conf: &Arc<ServerConf>,
+) -> Service<Guarded<Egress>> {
+    let proxy = http_proxy(conf, egress);
+    Service::new("egress".to_owned(), Guarded::new(proxy, live))
 }
 
 /// Pingora's own settings, as the gateway needs them.
@@ -123,10 +172,18 @@ pub fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
+/// Keys are in this process's memory and environment, and runners may be processes of the same
+/// user: other processes may read neither, and neither gets into a core file.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        log::warn!("other processes of this user can read the gateway's memory cause={error}");
+    }
+}
+
 /// Pingora panics on an address it cannot bind, so it is tried before.
-fn check_address(listen: &Listen) -> Result<(), ServeError> {
-    let address = listen.address;
-    TcpListener::bind(address).map(drop).map_err(|source| ServeError::Listen { address, source })
+fn check_address(address: SocketAddr, setting: &'static str) -> Result<(), ServeError> {
+    let bound = TcpListener::bind(address).map(drop);
+    bound.map_err(|source| ServeError::Listen { address, setting, source })
 }
 
 struct Reaper(Arc<Pool>);
@@ -137,6 +194,31 @@ impl BackgroundService for Reaper {
         tokio::select! {
             () = Arc::clone(&self.0).run_reaper() => {}
             _ = shutdown.changed() => {}
+        }
+    }
+}
+
+/// Forgets users' own keys that nobody has sent for long.
+struct Forgetter {
+    keys: Arc<Keys>,
+    live: Live,
+}
+
+#[async_trait]
+impl BackgroundService for Forgetter {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        loop {
+            let (keys, age) = (Arc::clone(&self.keys), self.live.now().egress.keep_keys);
+            match spawn_blocking(move || keys.expire(age)).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(gone)) => log::info!("keys forgotten={gone} unused_for={age:?}"),
+                Ok(Err(error)) => log::error!("keys not forgotten cause={error}"),
+                Err(error) => log::error!("keys not forgotten cause={error}"),
+            }
+            tokio::select! {
+                () = sleep(FORGET_EVERY) => {}
+                _ = shutdown.changed() => return,
+            }
         }
     }
 }
@@ -160,58 +242,5 @@ impl BackgroundService for Reloader {
     }
 }
 
-/// Ends a server with a gateway in it, as [`RunArgs::shutdown_signal`]: on SIGTERM or SIGINT
-/// requests end first, for as long as `listen.drain` allows; then runners; then the server. A
-/// second signal ends the wait.
-///
-/// Pingora's own graceful stop knows nothing of runners, and sleeps its whole grace period even
-/// when idle.
-#[derive(Debug)]
-pub struct Stop {
-    gateway: Gateway,
-    live: Live,
-}
-
-impl Stop {
-    /// Ends the server that `gateway`, with the configuration `live`, is mounted in.
-    pub fn new(gateway: Gateway, live: Live) -> Self {
-        Self { gateway, live }
-    }
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Stop {
-    async fn recv(&self) -> ShutdownSignal {
-        let asked = signals();
-        let Ok((mut terminate, mut interrupt)) = asked else {
-            log::error!("signals cannot be received; stop the gateway with SIGKILL");
-            std::future::pending::<()>().await;
-            return ShutdownSignal::FastShutdown;
-        };
-        either(&mut terminate, &mut interrupt).await;
-        let (drain, patience) = (self.gateway.drain(), self.live.now().listen.drain);
-        log::info!("stopping in_flight={} (again: at once)", drain.in_flight());
-        tokio::select! {
-            _ = timeout(patience, drain.close_and_wait()) => {}
-            () = either(&mut terminate, &mut interrupt) => {}
-        }
-        self.gateway.means().pool.stop().await;
-        // Turns whose runner is gone tell their callers so.
-        drop(timeout(LAST_WORDS, drain.close_and_wait()).await);
-        ShutdownSignal::FastShutdown
-    }
-}
-
-fn signals() -> io::Result<(Signal, Signal)> {
-    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-/// For error events on streams that a stop cuts.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Keys are kept for days.
+const FORGET_EVERY: Duration = Duration::from_hours(1);

@@ -3,17 +3,22 @@
 //! Runners cannot reach it, so what it says about owners, sessions and processes can be trusted.
 //! Each table is read and written by one module only, named beside it in `SCHEMA`.
 
-use std::{fs, io, path::Path, sync::Arc};
+mod read;
+
+use std::{cmp::Ordering, fs, io, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use rustix::fs::{FlockOperation, flock};
 
+use self::read::Opened;
+
 /// A handle on the database. Clones share one connection.
 #[derive(Clone)]
 pub struct State {
     connection: Arc<Mutex<Connection>>,
-    /// Held for as long as the gateway runs, so that a second one refuses to start.
+    /// Held for as long as the gateway runs, so that a second one refuses to start. Dropped after
+    /// the connection.
     _lock: Option<Arc<fs::File>>,
 }
 
@@ -38,6 +43,14 @@ pub enum StateError {
     /// The database was written by a newer version.
     #[error("the state was written by a newer version (schema {0}); run that version instead")]
     Newer(u32),
+    /// The database was written by an older version, and is only to be read.
+    #[error(
+        "the state was written by an older version (schema {0}); run this version's gateway first"
+    )]
+    Older(u32),
+    /// There is no database, and it is only to be read.
+    #[error("there is no state in {0} yet; a gateway that uses this directory makes it")]
+    Missing(String),
 }
 
 impl State {
@@ -49,10 +62,25 @@ impl State {
         let lock = fs::File::create(directory.join("lock")).map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StateError::InUse(directory.display().to_string()))?;
-        let connection = Connection::open(directory.join("open-persona.db"))?;
+        let connection = Connection::open(directory.join(DATABASE))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         Self::of(connection, Some(Arc::new(lock)))
+    }
+
+    /// Opens the state in `directory` as it is at this moment, to be read, whether or not a gateway
+    /// runs. Makes and changes nothing. Not for the gateway's own process: its locks would end
+    /// with this.
+    pub fn read(directory: &Path) -> Result<Self, StateError> {
+        let Opened { connection, version, lock } = read::open(directory)?;
+        match version.cmp(&STEPS) {
+            Ordering::Less => Err(StateError::Older(version)),
+            Ordering::Greater => Err(StateError::Newer(version)),
+            Ordering::Equal => Ok(Self {
+                connection: Arc::new(Mutex::new(connection)),
+                _lock: Some(Arc::new(lock)),
+            }),
+        }
     }
 
     /// A state that lives in memory and ends with the last clone.
@@ -86,9 +114,8 @@ fn make_private(directory: &Path) -> io::Result<()> {
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), StateError> {
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let steps = u32::try_from(SCHEMA.len()).expect("the schema has few steps");
-    if version > steps {
+    let version = version(connection)?;
+    if version > STEPS {
         return Err(StateError::Newer(version));
     }
     for (step, sql) in (1u32..).zip(SCHEMA).skip(version as usize) {
@@ -100,8 +127,15 @@ fn migrate(connection: &mut Connection) -> Result<(), StateError> {
     Ok(())
 }
 
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+const DATABASE: &str = "open-persona.db";
+
 /// The schema, step by step; a step that was released is never edited.
-const SCHEMA: &[&str] = &["
+const SCHEMA: &[&str] = &[
+    "
     -- workspace.rs: who a workspace belongs to
     CREATE TABLE owners (
         workspace  TEXT PRIMARY KEY,
@@ -139,7 +173,39 @@ const SCHEMA: &[&str] = &["
     ) STRICT;
     CREATE INDEX chat_turns_by_chat ON chat_turns (workspace, chat, answer);
     CREATE INDEX chat_turns_by_session ON chat_turns (workspace, session);
-"];
+",
+    "
+    -- keys.rs: the users' own keys for model providers, readable with the key file alone
+    CREATE TABLE user_keys (
+        workspace  TEXT NOT NULL,
+        provider   TEXT NOT NULL,
+        nonce      BLOB NOT NULL,
+        sealed     BLOB NOT NULL,
+        seen       INTEGER NOT NULL, -- Unix seconds, to the day: when its user last sent it
+        PRIMARY KEY (workspace, provider)
+    ) STRICT;
+",
+    "
+    -- usage/table.rs: what a user used of a model on a day
+    CREATE TABLE usage (
+        user       TEXT NOT NULL,
+        day        TEXT NOT NULL,    -- YYYY-MM-DD in UTC
+        model      TEXT NOT NULL,    -- provider/model
+        calls      INTEGER NOT NULL,
+        input      INTEGER NOT NULL, -- tokens
+        cached     INTEGER NOT NULL, -- tokens
+        cache_write INTEGER NOT NULL, -- tokens
+        output     INTEGER NOT NULL, -- tokens
+        reasoning  INTEGER NOT NULL, -- tokens
+        cost       INTEGER NOT NULL, -- billionths of a US dollar
+        estimated  INTEGER NOT NULL, -- calls whose tokens were estimated
+        PRIMARY KEY (user, day, model)
+    ) STRICT, WITHOUT ROWID;
+",
+];
+
+#[expect(clippy::cast_possible_truncation, reason = "the schema has few steps")]
+const STEPS: u32 = SCHEMA.len() as u32;
 
 #[cfg(test)]
 mod tests {

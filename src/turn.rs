@@ -24,6 +24,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
+use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 
 use self::{body::LiveBody, course::Course};
@@ -35,10 +36,13 @@ use crate::{
         identity::{Caller, Identity},
         origin::Origin,
     },
+    keys::Keys,
     launcher::Spec,
     openai::request::ChatRequest,
     pool::{Lease, Pool},
-    workspace::{Workspace, Workspaces},
+    secret::Secret,
+    usage::{BudgetError, Usage},
+    workspace::{Workspace, WorkspaceError, Workspaces},
 };
 
 /// What every turn works with.
@@ -50,6 +54,10 @@ pub struct Means {
     pub pool: Arc<Pool>,
     /// Which chat has which session.
     pub chats: Arc<Chats>,
+    /// Users' own provider keys.
+    pub keys: Arc<Keys>,
+    /// What users have used of the providers.
+    pub usage: Arc<Usage>,
 }
 
 /// One chat completion to be carried out.
@@ -98,18 +106,23 @@ impl Turn {
 }
 
 impl Means {
-    /// The workspace of `identity` and its runner, launched if there is none.
+    /// The workspace of `identity` and its runner, launched if there is none. The user's own `keys`
+    /// are kept for the calls that it makes.
     pub(crate) async fn runner(
         &self,
         identity: &Identity,
+        keys: Vec<(String, Secret)>,
         config: &Arc<Config>,
     ) -> Result<(Workspace, Lease), Refusal> {
-        let workspace = self.bind(identity, config).await?;
+        let workspace = self.bind(identity, keys, config).await?;
         let lease = self
             .pool
             .lease(Spec::of(config, &workspace))
             .await
             .map_err(|error| failure::no_runner(&error))?;
+        if let Some(grant) = &lease.grant {
+            grant.work_for(identity);
+        }
         if config.log.workspace_routing {
             log::info!(
                 "routing user={:?} source={:?} workspace={} epoch={}",
@@ -122,21 +135,49 @@ impl Means {
         Ok((workspace, lease))
     }
 
-    async fn bind(&self, identity: &Identity, config: &Arc<Config>) -> Result<Workspace, Refusal> {
-        let (workspaces, identity, config) =
-            (Arc::clone(&self.workspaces), identity.clone(), Arc::clone(config));
-        let bound = spawn_blocking(move || workspaces.bind(&identity, &config)).await;
-        let bound = bound.map_err(|error| Refusal::internal().because(error))?;
-        bound.map_err(|error| {
-            log::error!("workspace not bound cause={error:?}");
-            Refusal::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "workspace_unavailable",
-                "Your workspace cannot be used. Your admin finds the reason in the gateway's log.",
-            )
-            .because(error)
-        })
+    async fn bind(
+        &self,
+        identity: &Identity,
+        keys: Vec<(String, Secret)>,
+        config: &Arc<Config>,
+    ) -> Result<Workspace, Refusal> {
+        let (workspaces, vault, usage) =
+            (Arc::clone(&self.workspaces), Arc::clone(&self.keys), Arc::clone(&self.usage));
+        let (identity, config) = (identity.clone(), Arc::clone(config));
+        let bound = spawn_blocking(move || {
+            // Who has nothing left needs no runner to be told so.
+            let policy = config.policies.of(&identity.user, identity.role.as_deref());
+            usage
+                .check(&identity.user, &policy.budget, OffsetDateTime::now_utc())
+                .map_err(|error| over_budget(&error))?;
+            let bound = workspaces.bind(&identity, &config);
+            let workspace = bound.map_err(|error| not_bound(&error))?;
+            for (provider, key) in keys {
+                if let Err(error) = vault.remember(&workspace.id, &provider, key) {
+                    log::error!("key not kept provider={provider} cause={error}");
+                }
+            }
+            Ok(workspace)
+        });
+        bound.await.map_err(|error| Refusal::internal().because(error))?
     }
+}
+
+fn over_budget(error: &BudgetError) -> Refusal {
+    match error {
+        BudgetError::Over(over) => failure::over_budget(over.to_string(), Some(over.retry_after)),
+        BudgetError::Unknown(error) => Refusal::internal().because(error),
+    }
+}
+
+fn not_bound(error: &WorkspaceError) -> Refusal {
+    log::error!("workspace not bound cause={error:?}");
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "workspace_unavailable",
+        "Your workspace cannot be used. Your admin finds the reason in the gateway's log.",
+    )
+    .because(error)
 }
 
 async fn read(request: Request<Incoming>) -> Result<Bytes, Refusal> {

@@ -1,6 +1,22 @@
 //! What users use of the model providers: counted, priced, limited.
 
+mod accounts;
+mod amount;
+mod budget;
+mod day;
+mod ledger;
+mod report;
+mod table;
+
 use std::fmt;
+
+pub use self::{
+    amount::{parse_tokens, per_million},
+    budget::{Kind, Limit, OverBudget},
+    day::{Day, Period},
+    ledger::{BudgetError, Reservation, Usage},
+    report::{By, Line, Query, Totals, report},
+};
 
 /// The tokens of one or more model calls. No token is in two of these.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,4 +107,26 @@ pub struct Budget {
     pub day: Allowance,
     /// Within a calendar month.
     pub month: Allowance,
+}
+
+/// What one call costs, or can cost at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spend {
+    /// Tokens of all kinds.
+    pub tokens: u64,
+    /// What they cost.
+    pub money: Money,
+}
+
+/// What one call has used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Of which model, written `provider/model`.
+    pub model: String,
+    /// How many tokens.
+    pub tokens: Tokens,
+    /// What they cost.
+    pub money: Money,
+    /// Whether the tokens are an estimate, because the provider did not say.
+    pub estimated: bool,
 }

@@ -10,7 +10,7 @@ use std::{
 
 use open_persona::{
     config::{self, Live},
-    gateway::connection::Guarded,
+    gateway::{Gateway, connection::Guarded},
     serve,
 };
 use pingora_core::{apps::ServerApp, protocols::l4::stream::Stream};
@@ -52,7 +52,7 @@ limits: {{ idle: 10m }}
             .unwrap_or_else(|error| panic!("{error}; {}", error.hint()));
         config.listen.address = (Ipv4Addr::LOCALHOST, 0).into();
         let live = Live::new(config);
-        let gateway = serve::assemble(&live).expect("a gateway");
+        let gateway = serve::assemble(&live).expect("a gateway").gateway;
         let conf = Arc::new(serve::server_conf(&live.now()));
         let app = Arc::new(Guarded::new(http_proxy(&conf, gateway), live));
         let runtime = Builder::new_multi_thread()
@@ -84,7 +84,7 @@ limits: {{ idle: 10m }}
 }
 
 /// As Pingora's listener does.
-async fn accept(listener: TcpListener, app: Arc<Guarded>) {
+async fn accept(listener: TcpListener, app: Arc<Guarded<Gateway>>) {
     let stop = watch::Sender::new(false);
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");

@@ -1,13 +1,18 @@
-//! Where log lines go, and which do not: no library may print what a caller sent.
+//! Where log lines go, and which do not: no library may print what a caller sent, and no line has
+//! a secret in it.
 
-use std::{borrow::Cow, io::Write};
+use std::{borrow::Cow, io::Write, panic::PanicHookInfo};
 
 use env_logger::fmt::Formatter;
 use log::{Level, Record};
 
-/// Starts logging to stderr. `filter` is what `RUST_LOG` holds; without one, `info`.
+use crate::scrub;
+
+/// Starts logging to stderr, panics included. `filter` is what `RUST_LOG` holds; without one,
+/// `info`.
 pub fn start(filter: Option<&str>) {
     env_logger::Builder::new().parse_filters(filter.unwrap_or("info")).format(write).init();
+    std::panic::set_hook(Box::new(|panic| log::error!("{}", told(panic))));
 }
 
 fn write(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
@@ -18,7 +23,22 @@ fn write(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
     let level = record.level();
     let style = out.default_level_style(level);
     let time = out.timestamp_millis();
+    let message = scrub::known(&message);
     writeln!(out, "{time} {style}{level:5}{style:#} {} {message}", record.target())
+}
+
+/// A panic in one line. What follows one stays as it is: the thread unwinds.
+fn told(panic: &PanicHookInfo<'_>) -> String {
+    let place = panic.location().map_or_else(|| "?".to_owned(), ToString::to_string);
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("?");
+    format!("panic at={place} thread={thread:?} cause={}", cause(panic.payload_as_str()))
+}
+
+/// The message of a panic. Secrets are taken out before it is cut, or a part of one would stay.
+fn cause(message: Option<&str>) -> String {
+    let message = scrub::known(message.unwrap_or("?"));
+    format!("{:?}", &message[..message.floor_char_boundary(LONGEST_CAUSE)])
 }
 
 /// The message as it may be printed, or nothing.
@@ -41,10 +61,21 @@ fn shown<'a>(target: &str, level: Level, message: Cow<'a, str>) -> Option<Cow<'a
 }
 
 const SEE_REQUESTS: &[&str] = &["pingora", "h2", "hyper", "httparse"];
+/// In bytes.
+const LONGEST_CAUSE: usize = 500;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_one_short_line_without_a_secret() {
+        let secret = crate::secret::Secret::new("canary-in-a-panic");
+        let message = format!("{}{} in\n\"it\"", "☂".repeat(160), secret.expose());
+        let told = cause(Some(&message));
+        assert!(told.ends_with(r#"☂*** in\n\"it\"""#), "{told}");
+        assert_eq!(cause(Some(&"☂".repeat(500))).chars().count(), 500 / 3 + 2);
+    }
 
     #[test]
     fn what_a_caller_sent_is_not_printed_by_a_library() {

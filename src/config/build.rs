@@ -1,5 +1,6 @@
 //! From [`File`] to [`Config`]: every value checked, then the whole.
 
+mod egress;
 mod identity;
 mod providers;
 mod runners;
@@ -44,9 +45,13 @@ pub(super) fn build(
     let runners = runners::runners(reader, runners.unwrap_or(&file::Runners::default()), &state)?;
     let workspaces = file.workspaces.as_ref();
     let workspaces = workspaces_of(reader, workspaces.unwrap_or(&file::Workspaces::default()))?;
+    let egress = file.egress.as_ref();
+    let egress =
+        egress::egress(reader, egress.unwrap_or(&file::Egress::default()), &listen, &state)?;
+    let policies = egress::policies(reader, file.roles.as_ref(), file.users.as_ref())?;
     let providers = file.providers.as_ref();
-    let providers =
-        providers.map_or(Ok(BTreeMap::new()), |p| self::providers::providers(reader, p))?;
+    let providers = providers
+        .map_or(Ok(BTreeMap::new()), |p| self::providers::providers(reader, p, &runners))?;
     let integrations = file.integrations.as_ref();
     let integrations =
         integrations.map_or(Ok(BTreeMap::new()), |i| self::providers::integrations(reader, i))?;
@@ -60,6 +65,8 @@ pub(super) fn build(
         listen,
         workspaces,
         state,
+        egress,
+        policies,
         models,
         providers,
         personas,

@@ -8,6 +8,20 @@ pub(super) const DRAIN: Duration = Duration::from_secs(10);
 pub(super) const ISSUER: &str = "open-webui";
 pub(super) const LEEWAY: Duration = Duration::from_secs(30);
 
+pub(super) const EGRESS_ADDRESS: &str = "127.0.0.1:8002";
+pub(super) const EGRESS_BODY: usize = 64 << 20;
+pub(super) const LINGER: Duration = Duration::from_mins(2);
+/// Within the state directory.
+pub(super) const KEY_FILE: &str = "key";
+pub(super) const KEEP_KEYS: Duration = Duration::from_hours(29 * 24);
+pub(super) const KEY_HELP: &str =
+    "Set one in your chat's Controls, under Valves, or ask your admin.";
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_mins(5);
+/// What may be asked of a provider: what opencode's SDK packages ask for.
+pub(super) const PATHS: &[&str] =
+    &["chat/completions", "responses", "messages", "models", "embeddings"];
+
 pub(super) const WORKSPACES: &str = "./workspaces";
 pub(super) const STATE: &str = "./state";
 /// Within the state directory.

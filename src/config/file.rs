@@ -1,13 +1,13 @@
 //! The configuration as it is written: [`File`] mirrors the YAML, every value is still text.
 
-use std::{fmt, io::Read, path::Path};
+mod text;
 
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{MapAccess, Visitor},
-};
+use std::{io::Read, path::Path};
+
+use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
+pub(super) use self::text::{Entries, Text};
 use super::error::Problem;
 
 /// The whole file.
@@ -18,6 +18,9 @@ pub(super) struct File {
     pub(super) identity: Option<Spanned<Identity>>,
     pub(super) workspaces: Option<Workspaces>,
     pub(super) state: Option<Text>,
+    pub(super) egress: Option<Egress>,
+    pub(super) roles: Option<Entries<Option<Role>>>,
+    pub(super) users: Option<Entries<Option<User>>>,
     pub(super) models: Option<Models>,
     pub(super) providers: Option<Entries<Provider>>,
     #[serde(skip_serializing)]
@@ -57,6 +60,7 @@ pub(super) struct FrontEnd {
     pub(super) jwt: Option<Spanned<Jwt>>,
     pub(super) tools: Option<Text>,
     pub(super) meta_headers: Option<Text>,
+    pub(super) key_headers: Option<Text>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -72,6 +76,7 @@ pub(super) struct Jwt {
 pub(super) struct ApiKey {
     pub(super) user: Text,
     pub(super) key: Text,
+    pub(super) role: Option<Text>,
     pub(super) tools: Option<Text>,
 }
 
@@ -97,7 +102,19 @@ pub(super) struct Provider {
     pub(super) name: Option<Text>,
     pub(super) base_url: Option<Text>,
     pub(super) key: Option<Text>,
+    pub(super) auth: Option<Text>,
+    pub(super) paths: Option<Vec<Text>>,
+    pub(super) connect_timeout: Option<Text>,
+    pub(super) idle_timeout: Option<Text>,
+    pub(super) tls: Option<Tls>,
     pub(super) models: Option<Entries<Option<Model>>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) verify: Option<Text>,
+    pub(super) ca: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -109,6 +126,57 @@ pub(super) struct Model {
     pub(super) tools: Option<Text>,
     pub(super) reasoning: Option<Text>,
     pub(super) images: Option<Text>,
+    pub(super) prices: Option<Prices>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Prices {
+    pub(super) input: Option<Text>,
+    pub(super) cached: Option<Text>,
+    pub(super) cache_write: Option<Text>,
+    pub(super) output: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Egress {
+    pub(super) address: Option<Text>,
+    pub(super) url: Option<Text>,
+    pub(super) body: Option<Text>,
+    pub(super) linger: Option<Text>,
+    pub(super) key_file: Option<Text>,
+    pub(super) keep_keys: Option<Text>,
+    pub(super) key_help: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Role {
+    pub(super) models: Option<Vec<Text>>,
+    pub(super) budget: Option<Budget>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct User {
+    pub(super) role: Option<Text>,
+    pub(super) models: Option<Vec<Text>>,
+    pub(super) budget: Option<Budget>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Budget {
+    pub(super) day: Option<Allowance>,
+    pub(super) month: Option<Allowance>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Allowance {
+    pub(super) tokens: Option<Text>,
+    pub(super) money: Option<Text>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -186,88 +254,6 @@ pub(super) struct Log {
     pub(super) workspace_routing: Option<Text>,
 }
 
-/// A scalar as written, before anything is substituted, and where it stands.
-#[derive(Clone)]
-pub(super) struct Text {
-    pub(super) written: String,
-    line: u64,
-    column: u64,
-}
-
-impl Text {
-    /// A value that stands nowhere, for showing.
-    pub(super) fn new(written: impl Into<String>) -> Self {
-        Self { written: written.into(), line: 0, column: 0 }
-    }
-
-    /// Line and column, from 1.
-    pub(super) fn position(&self) -> (u64, u64) {
-        (self.line, self.column)
-    }
-}
-
-/// It may be a secret in the wrong place.
-impl fmt::Debug for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<text at {}:{}>", self.line, self.column)
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::<String>::deserialize(deserializer)?;
-        if value.len() > LONGEST {
-            return Err(serde::de::Error::custom("the value is longer than 64 KiB"));
-        }
-        Ok(Self { written: value, line: referenced.line(), column: referenced.column() })
-    }
-}
-
-impl Serialize for Text {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match (self.written.as_str(), self.written.parse::<u64>()) {
-            ("true", _) => serializer.serialize_bool(true),
-            ("false", _) => serializer.serialize_bool(false),
-            (text, Ok(number)) if number.to_string() == text => serializer.serialize_u64(number),
-            (text, _) => serializer.serialize_str(text),
-        }
-    }
-}
-
-/// A mapping whose keys the user chose, in the order they are written.
-#[derive(Debug)]
-pub(super) struct Entries<T>(pub(super) Vec<(Text, T)>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder<T>(std::marker::PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
-            type Value = Entries<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-
-        deserializer.deserialize_map(InOrder(std::marker::PhantomData))
-    }
-}
-
-impl<T: Serialize> Serialize for Entries<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (&key.written, value)))
-    }
-}
-
 impl File {
     /// Reads YAML that may come from anywhere, within the budgets below.
     pub(super) fn parse(text: &str) -> Result<Self, Problem> {
@@ -333,5 +319,3 @@ pub(super) fn read(path: &Path) -> Result<String, Problem> {
 
 /// The largest file that is read.
 pub(super) const MAX_SIZE: usize = 1 << 20;
-/// The longest value; aliases may repeat it.
-const LONGEST: usize = 64 << 10;

@@ -50,6 +50,8 @@ pub struct FrontEnd {
     pub tools: ToolStyle,
     /// Whether `x-openpersona-meta-b64` and `x-openpersona-original-model-id` are believed.
     pub meta_headers: bool,
+    /// Whether users' own provider keys in `x-openpersona-<provider>-api-key` are believed.
+    pub key_headers: bool,
 }
 
 /// A key of ours that stands for one user.
@@ -59,6 +61,8 @@ pub struct ApiKey {
     pub user: String,
     /// The key, as its digest.
     pub key: KeyCheck,
+    /// The user's role.
+    pub role: Option<String>,
     /// How tool activity is shown to this caller.
     pub tools: ToolStyle,
 }

@@ -18,7 +18,7 @@ impl Reader<'_> {
     pub(super) fn secret_or_plain(&self, text: &Text) -> Result<Option<Secret>, Problem> {
         let value = self.text(Some(text))?;
         match value.as_deref().and_then(|value| value.strip_prefix("plain:")) {
-            Some(plain) => Ok(Some(Secret::new(plain.trim()))),
+            Some(plain) => Ok(Some(Secret::plain(plain.trim()))),
             None => self.referred(text, OR_PLAIN),
         }
     }

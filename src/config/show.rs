@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Address, Config, Dialect, LauncherKind, Model, PermissionPolicy, ToolStyle, UserClaim,
+    Address, Config, Dialect, LauncherKind, Model, ModelPattern, PermissionPolicy, ToolStyle,
+    UserClaim,
     file::{self, Entries, Text},
     value::shown,
 };
-use crate::secret::Secret;
+use crate::{
+    secret::Secret,
+    usage::{Allowance, Budget},
+};
 
 /// Writes `config` as YAML.
 pub(super) fn yaml(config: &Config) -> String {
@@ -31,6 +35,28 @@ fn file(config: &Config) -> file::File {
             template: config.workspaces.template.as_ref().and_then(text),
         }),
         state: text(&config.state.display()),
+        egress: Some(file::Egress {
+            address: text(&config.egress.address),
+            url: text(&config.egress.url),
+            body: text(&shown(config.egress.body)),
+            linger: duration(config.egress.linger),
+            key_file: text(&config.egress.key_file.display()),
+            keep_keys: duration(config.egress.keep_keys),
+            key_help: text(&config.egress.key_help),
+        }),
+        roles: Some(entries(&config.policies.roles, |role| {
+            Some(file::Role {
+                models: patterns(role.models.as_ref()),
+                budget: Some(budget(&role.budget)),
+            })
+        })),
+        users: Some(entries(&config.policies.users, |user| {
+            Some(file::User {
+                role: user.role.as_ref().and_then(text),
+                models: patterns(user.models.as_ref()),
+                budget: user.budget.as_ref().map(budget),
+            })
+        })),
         models: Some(file::Models {
             main: config.models.main.as_ref().and_then(text),
             small: config.models.small.as_ref().and_then(text),
@@ -74,10 +100,12 @@ fn identity(config: &Config) -> file::Identity {
         },
         tools: tools(front_end.tools),
         meta_headers: text(&front_end.meta_headers),
+        key_headers: text(&front_end.key_headers),
     });
     let api_keys = config.identity.api_keys.iter().map(|api_key| file::ApiKey {
         user: Text::new(&api_key.user),
         key: Text::new(HIDDEN),
+        role: api_key.role.as_ref().and_then(text),
         tools: tools(api_key.tools),
     });
     file::Identity {
@@ -93,8 +121,16 @@ fn providers(config: &Config) -> Entries<file::Provider> {
     entries(&config.providers, |provider| file::Provider {
         npm: Text::new(&provider.npm),
         name: text(&provider.name),
-        base_url: provider.base_url.as_deref().and_then(url),
+        base_url: provider.base_url.as_ref().and_then(|base| url(&base.to_string())),
         key: provider.key.as_ref().map(|_| Text::new(HIDDEN)),
+        auth: text(provider.auth.as_str()),
+        paths: Some(provider.paths.iter().map(Text::new).collect()),
+        connect_timeout: duration(provider.connect_timeout),
+        idle_timeout: duration(provider.idle_timeout),
+        tls: Some(file::Tls {
+            verify: text(&provider.tls.verify),
+            ca: provider.tls.ca.as_ref().and_then(|(path, _)| text(&path.display())),
+        }),
         models: Some(entries(&provider.models, |model| Some(self::model(model)))),
     })
 }
@@ -107,12 +143,38 @@ fn model(model: &Model) -> file::Model {
         tools: text(&model.tools),
         reasoning: text(&model.reasoning),
         images: text(&model.images),
+        prices: model.price.map(|price| file::Prices {
+            input: Some(decimal(price.input, 6)),
+            cached: Some(decimal(price.cached, 6)),
+            cache_write: Some(decimal(price.cache_write, 6)),
+            output: Some(decimal(price.output, 6)),
+        }),
     }
+}
+
+fn patterns(patterns: Option<&Vec<ModelPattern>>) -> Option<Vec<Text>> {
+    patterns.map(|patterns| patterns.iter().map(|it| Text::new(it.as_str())).collect())
+}
+
+fn budget(budget: &Budget) -> file::Budget {
+    let allowance = |it: &Allowance| file::Allowance {
+        tokens: it.tokens.as_ref().and_then(text),
+        money: it.money.map(|money| decimal(money.0, 9)),
+    };
+    file::Budget { day: Some(allowance(&budget.day)), month: Some(allowance(&budget.month)) }
+}
+
+/// `value` divided by ten to the power of `digits`, without zeros at the end.
+fn decimal(value: u64, digits: usize) -> Text {
+    let padded = format!("{value:0width$}", width = digits + 1);
+    let (whole, rest) = padded.split_at(padded.len() - digits);
+    let rest = rest.trim_end_matches('0');
+    Text::new(if rest.is_empty() { whole.to_owned() } else { format!("{whole}.{rest}") })
 }
 
 fn integrations(config: &Config) -> Entries<file::Integration> {
     entries(&config.integrations, |integration| file::Integration {
-        url: url(&integration.url).unwrap_or_else(|| Text::new("")),
+        url: url(&integration.url.to_string()).unwrap_or_else(|| Text::new("")),
         headers: Some(hidden(&integration.headers)),
         timeout: duration(integration.timeout),
     })

@@ -27,7 +27,7 @@ fn shipped(name: &str) -> PathBuf {
 fn the_shipped_file_shows_the_defaults_of_the_code() {
     let shipped = load(&shipped("gateway.yaml"), &nothing_set).unwrap();
     let mut built_in =
-        read("identity: {anonymous: true, body_user: true}\nproviders: {openai: {npm: x}}")
+        read("identity: {anonymous: true, body_user: true}\nproviders: {openai: {npm: '@ai-sdk/openai'}}")
             .unwrap();
     assert!(shipped.providers.contains_key("demo"));
     // Providers have no default.
@@ -43,7 +43,7 @@ fn the_shipped_file_names_every_key() {
     let text = std::fs::read_to_string(shipped("gateway.yaml")).unwrap();
     let environment = |name: &str| Some(format!("{CANARY}-{name}"));
     let yaml = parse(Path::new("x"), EVERYTHING, &environment).unwrap().to_yaml();
-    let users_own = ["bash", "x-key", "crm", "openai", "m"];
+    let users_own = ["bash", "x-key", "crm", "openai", "m", "r", "a"];
     let keys = yaml
         .lines()
         .filter_map(|line| line.trim_start_matches([' ', '-']).split_once(':'))
@@ -51,7 +51,7 @@ fn the_shipped_file_names_every_key() {
         .filter(|key| !key.starts_with('#') && !users_own.contains(key));
     let named = |key: &str| {
         text.lines().any(|line| {
-            let mut words = line.split([' ', '#', '{', '(', '-']);
+            let mut words = line.split([' ', '#', '{', '(', '-', ',']);
             words.any(|word| word.strip_suffix(':').is_some_and(|word| word == key))
                 // A model's members are in the comment above the first models.
                 || line.contains(&format!(" {key} (")) || line.contains(&format!(" {key}: "))
@@ -71,8 +71,11 @@ const EVERYTHING: &str = "
 identity:
   front_ends:
     - {name: w, key: env:A, networks: [10.0.0.0/8], user: jwt, jwt: {secrets: [env:B]}}
-  api_keys: [{user: a, key: env:D}]
-providers: {openai: {npm: x, base_url: 'http://x', key: env:C, models: {m: }}}
+  api_keys: [{user: a, key: env:D, role: r}]
+roles: {r: {models: ['*'], budget: {day: {tokens: 1M, money: 0.5}}}}
+users: {a: {role: r, models: [], budget: {month: {tokens: 5}}}}
+providers:
+  openai: {npm: x, base_url: 'http://x', key: env:C, models: {m: {prices: {input: 1.25}}}}
 models: {main: gpt-5, small: openai/gpt-5-mini, unknown: open-persona/build}
 workspaces: {template: ae5deb822e0d7199}
 integrations: {crm: {url: 'https://x/', headers: {X-Key: 'plain:a'}}}
@@ -156,7 +159,7 @@ fn strangers_are_not_let_in_by_accident() {
     }
     read(
         "identity: {body_user: true, allow_insecure: true}\nlisten: {address: 0.0.0.0:1}\n\
-         providers: {openai: {npm: x}}",
+         providers: {openai: {npm: '@ai-sdk/openai'}}",
     )
     .unwrap();
     for nobody in ["", "{}", "---\n", "# only a comment", "identity: {}", "listen: {}"] {
@@ -206,7 +209,30 @@ fn mistakes_are_told_with_their_place() {
         ("workspaces: {template: '../../etc'}", (1, 24), "`../../etc` is not"),
         ("providers: {Open AI: {npm: x}}", (1, 13), "`Open AI` is not"),
         ("providers: {x: {npm: ../canary}}", (1, 22), "`../canary` is not"),
-        ("providers: {x: {npm: x, key: canary}}", (1, 30), "a secret stands here in plain text"),
+        (
+            "providers: {x: {npm: x, base_url: 'http://x', key: canary}}",
+            (1, 52),
+            "a secret stands here in plain text",
+        ),
+        ("providers: {x: {npm: x}}", (1, 13), "nobody knows where the provider `x` is"),
+        ("providers: {x: {npm: x, base_url: 'http://x', auth: basic}}", (1, 53), "`basic` is not"),
+        ("providers: {x: {npm: x, base_url: 'http://x', paths: [../v2]}}", (1, 55), "`../v2` is"),
+        (
+            "providers: {x: {npm: x, base_url: 'http://x', tls: {ca: /no/such/file}}}",
+            (1, 57),
+            "the file of authorities /no/such/file cannot be read",
+        ),
+        (
+            "providers: {x: {npm: x, base_url: 'http://x', models: {m: {prices: {input: free}}}}}",
+            (1, 76),
+            "`free` is not",
+        ),
+        ("egress: {address: '127.0.0.1:8000'}", (1, 19), "port 8000 is already that of"),
+        ("egress: {address: '0.0.0.0:8002'}", (1, 19), "runners cannot connect to 0.0.0.0:8002"),
+        ("egress: {url: 'http://x/y'}", (1, 15), "`http://x/y` is not"),
+        ("roles: {a: {models: ['*/gpt']}}", (1, 22), "`*/gpt` is not"),
+        ("roles: {a: {budget: {day: {tokens: lots}}}}", (1, 36), "`lots` is not"),
+        ("users: {a: {role: admin}}", (1, 19), "`admin` is not"),
         ("providers: {x: {npm: x, base_url: 'http://canary@x/'}}", (1, 35), "a URL with a user"),
         ("integrations: {x: {url: 'file:///etc/passwd'}}", (1, 25), "this is not an http://"),
         ("integrations: {x: {url: 'http://x', headers: {A: canary}}}", (1, 50), "a secret stands"),
@@ -317,8 +343,7 @@ fn what_a_variable_holds_is_not_told() {
 
 #[test]
 fn a_model_without_its_provider_is_refused_where_runners_are_ours() {
-    let text =
-        "identity: {anonymous: true}\nmodels: {main: acme/a}\nproviders: {openai: {npm: x}}\n";
+    let text = "identity: {anonymous: true}\nmodels: {main: acme/a}\nproviders: {openai: {npm: '@ai-sdk/openai'}}\n";
     assert_eq!(read(text).unwrap_err().position(), Some((2, 16)));
     read(&format!("{text}runners: {{launcher: static}}")).unwrap();
     assert!(read("identity: {anonymous: true}").unwrap_err().to_string().contains("openai/gpt-5"));
@@ -396,7 +421,7 @@ fn bombs_are_refused_before_they_go_off() {
 #[test]
 fn a_secret_in_a_url_is_not_shown() {
     let config = with("integrations: {x: {url: 'https://x/mcp?key=canary'}}").unwrap();
-    assert_eq!(config.integrations["x"].url, "https://x/mcp?key=canary");
+    assert_eq!(config.integrations["x"].url.to_string(), "https://x/mcp?key=canary");
     assert!(!config.to_yaml().contains("canary"));
     assert!(config.to_yaml().contains("https://x/mcp?***"));
 }

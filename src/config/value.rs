@@ -138,7 +138,7 @@ pub(super) fn not_of(text: &Text, form: &str) -> Problem {
 }
 
 /// Whether `name` may name a provider or an integration: `[a-z0-9_-]+`, at most 64.
-pub(super) fn is_plain_name(name: &str) -> bool {
+pub(crate) fn is_plain_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }

@@ -1,8 +1,12 @@
-//! What must be watched per connection, before there is a request: a whole head within its
-//! deadline.
+//! What must be watched per connection, outside of Pingora: a whole head within its deadline, and on
+//! request that a client's departure goes unnoticed.
 //!
 //! Pingora's own read timeout is per read (`protocols/http/v1/server.rs`, `read_request_buf`), so
-//! a client that sends a byte every few seconds could hold a connection for ever.
+//! a client that sends a byte every few seconds could hold a connection for ever. And a proxied
+//! request ends when its client leaves (`proxy_h1.rs`), although somebody may still want to read the
+//! upstream's answer to its end.
+
+mod stay;
 
 use std::{
     io,
@@ -22,35 +26,51 @@ use pingora_core::{
     },
     server::ShutdownWatch,
 };
-use pingora_proxy::HttpProxy;
+use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{config::Live, gateway::Gateway};
+pub(crate) use self::stay::Stay;
+use crate::config::Live;
 
-/// A gateway behind its connection guard, as a Pingora application.
-pub struct Guarded {
-    proxy: Arc<HttpProxy<Gateway>>,
+/// A proxy behind its connection guard, as a Pingora application.
+pub struct Guarded<P> {
+    proxy: Arc<HttpProxy<P>>,
     config: Live,
 }
 
-impl Guarded {
+impl<P> Guarded<P> {
     /// Guards the connections of `proxy`.
-    pub fn new(proxy: HttpProxy<Gateway>, config: Live) -> Self {
+    pub fn new(proxy: HttpProxy<P>, config: Live) -> Self {
         Self { proxy: Arc::new(proxy), config }
     }
 }
 
-impl std::fmt::Debug for Guarded {
+impl<P> std::fmt::Debug for Guarded<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Guarded").finish_non_exhaustive()
     }
 }
 
+tokio::task_local! {
+    /// The connection whose request is being answered: Pingora makes a request's context without
+    /// saying where the request comes from, but on the task of its connection.
+    static STAY: Arc<Stay>;
+}
+
+/// The switch of the connection that the current task answers; none outside of a guarded proxy.
+pub(crate) fn current_stay() -> Option<Arc<Stay>> {
+    STAY.try_with(Arc::clone).ok()
+}
+
 #[async_trait]
-impl ServerApp for Guarded {
+impl<P> ServerApp for Guarded<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
     // As `apps/mod.rs` does for an `HttpServerApp` on plain HTTP/1, with a new head for each
     // request.
     async fn process_new(
@@ -59,21 +79,27 @@ impl ServerApp for Guarded {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let head = Arc::new(Mutex::new(Head::Done));
-        let stream: Stream = Box::new(GuardedStream { stream, head: Arc::clone(&head) });
+        let stay = Arc::<Stay>::default();
+        let (watched, staying) = (Arc::clone(&head), Arc::clone(&stay));
+        let stream: Stream = Box::new(GuardedStream { stream, head: watched, stay: staying });
         let expect_head = || {
             *head.lock() = Head::Expected(self.config.now().limits.header_deadline);
         };
         let mut session = ServerSession::new_http1(stream);
         session.set_keepalive((!*shutdown.borrow()).then_some(KEEP_ALIVE));
         expect_head();
-        let mut reused = self.proxy.process_new_http(session, shutdown).await;
+        let answer = |session| {
+            let answered = self.proxy.process_new_http(session, shutdown);
+            STAY.scope(Arc::clone(&stay), answered)
+        };
+        let mut reused = answer(session).await;
         while let Some((stream, settings)) = reused.map(ReusedHttpStream::consume) {
             let mut session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
             expect_head();
-            reused = self.proxy.process_new_http(session, shutdown).await;
+            reused = answer(session).await;
         }
         None
     }
@@ -131,11 +157,13 @@ impl Head {
     }
 }
 
-/// A connection that fails to read once a request head is late.
+/// A connection that fails to read once a request head is late, and that hides its client's
+/// departure while it is to stay.
 #[derive(Debug)]
 struct GuardedStream {
     stream: Stream,
     head: Arc<Mutex<Head>>,
+    stay: Arc<Stay>,
 }
 
 impl AsyncRead for GuardedStream {
@@ -145,7 +173,12 @@ impl AsyncRead for GuardedStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = if self.stay.is_gone() {
+            Poll::Ready(Ok(()))
+        } else {
+            Pin::new(&mut self.stream).poll_read(cx, buf)
+        };
+        let read = self.stay.after_read(read, buf.filled().len() > before, cx);
         let mut head = self.head.lock();
         match read {
             Poll::Pending if head.is_late(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -168,7 +201,11 @@ impl AsyncWrite for GuardedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.stay.is_gone() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.stay.after_write(written, buf.len())
     }
 
     fn poll_write_vectored(
@@ -176,7 +213,12 @@ impl AsyncWrite for GuardedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let all = || bufs.iter().map(|buf| buf.len()).sum();
+        if self.stay.is_gone() {
+            return Poll::Ready(Ok(all()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.stay.after_write(written, all())
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -184,7 +226,11 @@ impl AsyncWrite for GuardedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.stay.is_gone() {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.stay.after_write(flushed, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -241,7 +287,7 @@ mod tests {
     fn guarded() -> (GuardedStream, tokio::io::DuplexStream) {
         let (client, server) = tokio::io::duplex(1024);
         let head = Arc::new(Mutex::new(Head::Expected(Duration::from_secs(10))));
-        (GuardedStream { stream: Box::new(server), head }, client)
+        (GuardedStream { stream: Box::new(server), head, stay: Arc::default() }, client)
     }
 
     #[tokio::test(start_paused = true)]

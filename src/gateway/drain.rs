@@ -28,11 +28,11 @@ impl Default for Drain {
 
 /// A request in flight, until dropped.
 #[derive(Debug)]
-pub(super) struct Admission(Arc<Drain>);
+pub(crate) struct Admission(Arc<Drain>);
 
 impl Drain {
     /// Lets a request in.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Admission, Refusal> {
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Admission, Refusal> {
         // Counted before the look at `closed`: `close_and_wait` closes before it looks at the count.
         self.in_flight.send_modify(|count| *count += 1);
         let admission = Admission(Arc::clone(self));

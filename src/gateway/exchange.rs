@@ -156,7 +156,8 @@ impl Exchange {
     }
 }
 
-fn new_id() -> String {
+/// An id for a request, for log lines and `x-request-id`.
+pub(crate) fn new_id() -> String {
     let mut bytes = [0; 12];
     // Without entropy the id is not unique, which only makes the log harder to read.
     getrandom::fill(&mut bytes).unwrap_or_default();

@@ -49,7 +49,7 @@ pub fn add(
     if let Some(email) = &identity.email {
         request.insert_header(USER_EMAIL, encoded(email))?;
     }
-    if let Some(is_admin) = identity.is_admin {
+    if let Some(is_admin) = identity.is_admin() {
         request.insert_header(USER_ROLE, encoded(if is_admin { "admin" } else { "user" }))?;
     }
     Ok(())
@@ -244,7 +244,7 @@ mod tests {
             source: Source::Header,
             name: Some("Alice\r\nX-Evil: 1".into()),
             email: None,
-            is_admin: None,
+            role: None,
         };
         strip(&mut request);
         add(&mut request, &identity, &WorkspaceId::of("älice 100%")).unwrap();

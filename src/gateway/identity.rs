@@ -31,14 +31,19 @@ pub struct Identity {
     pub name: Option<String>,
     /// The user's mail address, when a front end said.
     pub email: Option<String>,
-    /// Whether a front end called the user an admin.
-    pub is_admin: Option<bool>,
+    /// What a front end or the configuration calls the user's role, such as `admin` or `user`.
+    pub role: Option<String>,
 }
 
 impl Identity {
+    /// Whether the user is an admin; `None` when nobody said what the user is.
+    pub fn is_admin(&self) -> Option<bool> {
+        self.role.as_ref().map(|role| role == "admin")
+    }
+
     /// An identity of which only the user id is known.
     fn bare(user: &str, source: Source) -> Self {
-        Self { user: user.to_owned(), source, name: None, email: None, is_admin: None }
+        Self { user: user.to_owned(), source, name: None, email: None, role: None }
     }
 }
 
@@ -130,7 +135,10 @@ pub fn decide(
             tools: front_end.tools,
         }),
         Holder::User(key) => Ok(Caller::Known {
-            identity: Identity::bare(&key.user, Source::ApiKey),
+            identity: Identity {
+                role: key.role.clone(),
+                ..Identity::bare(&key.user, Source::ApiKey)
+            },
             front_end: None,
             tools: key.tools,
         }),
@@ -205,6 +213,7 @@ mod tests {
             user: UserClaim::Headers,
             tools: ToolStyle::Native,
             meta_headers: false,
+            key_headers: true,
         })
     }
 
@@ -212,6 +221,7 @@ mod tests {
         let key = |user: &str, key: &str| ApiKey {
             user: user.into(),
             key: check(key),
+            role: None,
             tools: ToolStyle::None,
         };
         IdentityRules {

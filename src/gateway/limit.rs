@@ -10,7 +10,7 @@ use super::identity::Caller;
 use crate::{config::Limits, error::Refusal};
 
 /// Puts the deadlines of the body and of the answer on the connection.
-pub(super) fn set_deadlines(session: &mut Session, limits: &Limits) {
+pub(crate) fn set_deadlines(session: &mut Session, limits: &Limits) {
     let downstream = session.as_downstream_mut();
     downstream.set_read_timeout(Some(limits.body_deadline));
     // Who takes nothing of the answer for that long holds a turn, and its runner, for nothing.
@@ -20,7 +20,7 @@ pub(super) fn set_deadlines(session: &mut Session, limits: &Limits) {
 }
 
 /// Refuses a head that is too large or asks for what is not offered.
-pub(super) fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Refusal> {
+pub(crate) fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Refusal> {
     let names_and_values: usize =
         head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if names_and_values + head.raw_path().len() > limits.headers {
@@ -46,14 +46,7 @@ pub(super) fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Re
 pub(super) fn check_body(head: &RequestHeader, limits: &Limits) -> Result<(), Refusal> {
     debug_assert_eq!(head.method, Method::POST);
     let text = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
-    let mut codings = head.headers.get_all(header::CONTENT_ENCODING).iter();
-    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "encoded_body",
-            "Send the body as it is, without Content-Encoding.",
-        ));
-    }
+    check_coding(&head.headers)?;
     // A browser form cannot send JSON without asking first, so this also stops cross-site posts.
     let media_type = text(header::CONTENT_TYPE).unwrap_or_default();
     let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
@@ -70,6 +63,19 @@ pub(super) fn check_body(head: &RequestHeader, limits: &Limits) -> Result<(), Re
         .is_some_and(|length| length > limits.body)
     {
         return Err(too_large(limits));
+    }
+    Ok(())
+}
+
+/// Refuses a body that would have to be decoded to be read.
+pub(crate) fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "encoded_body",
+            "Send the body as it is, without Content-Encoding.",
+        ));
     }
     Ok(())
 }
@@ -93,7 +99,7 @@ pub(super) fn check_page(caller: &Caller, headers: &HeaderMap) -> Result<(), Ref
 
 /// Tells a caller that asked with `Expect: 100-continue` to send the body. The gateway does it
 /// itself: it may need the body before there is an upstream to ask.
-pub(super) async fn let_body_come(session: &mut Session) -> Result<(), Refusal> {
+pub(crate) async fn let_body_come(session: &mut Session) -> Result<(), Refusal> {
     session.as_downstream_mut().write_continue_response().await.map_err(|error| {
         Refusal::bad_request("body_incomplete", "The body broke off.")
             .because(error.etype().as_str())

@@ -11,7 +11,12 @@ use base64::{
 use http::HeaderMap;
 use serde::Deserialize;
 
-use crate::{config::FrontEnd, error::Refusal};
+use crate::{
+    config::{FrontEnd, is_plain_name},
+    error::Refusal,
+    keys,
+    secret::Secret,
+};
 
 /// Where a request comes from, as its front end tells. Ids are 1 to 256 printable ASCII bytes; what
 /// is not, or is empty, is `None`.
@@ -31,6 +36,8 @@ pub struct Origin {
     pub model: Option<String>,
     /// How the picked model tunes its persona.
     pub meta: Option<PersonaMeta>,
+    /// The user's own keys, by provider.
+    pub keys: Vec<(String, Secret)>,
 }
 
 /// The `open_persona` member of an Open WebUI model's meta.
@@ -71,6 +78,7 @@ impl Origin {
                 None => id(headers, &["x-openpersona-model-id"])?,
             },
             meta: if front_end.meta_headers { meta(headers)? } else { None },
+            keys: if front_end.key_headers { keys(headers)? } else { Vec::new() },
         })
     }
 
@@ -180,6 +188,33 @@ fn meta(headers: &HeaderMap) -> Result<Option<PersonaMeta>, Refusal> {
     PersonaMeta::parse(&json).map(Some).map_err(refuse)
 }
 
+/// The users' own keys in `x-openpersona-<provider>-api-key`. One that is not configured is kept as
+/// well: it may be tomorrow.
+fn keys(headers: &HeaderMap) -> Result<Vec<(String, Secret)>, Refusal> {
+    let mut found = Vec::new();
+    for name in headers.keys() {
+        let provider = name.as_str().strip_prefix(KEY_START);
+        let Some(provider) = provider.and_then(|rest| rest.strip_suffix(KEY_END)) else { continue };
+        let mut values = headers.get_all(name).iter();
+        let value = values.next().map_or(&[][..], |value| value.as_bytes().trim_ascii());
+        let refuse = |fault: &dyn std::fmt::Display| {
+            let message = format!("In the header `{name}`, {fault}.");
+            Refusal::bad_request("invalid_provider_key", message).param(name.as_str().to_owned())
+        };
+        if values.next().is_some() {
+            return Err(refuse(&"there is more than one key; send one"));
+        }
+        // A template that has no value sends an empty header.
+        if !value.is_empty() && is_plain_name(provider) {
+            let key = keys::check(value).map_err(|fault| refuse(&fault))?;
+            found.push((provider.to_owned(), key));
+        }
+    }
+    Ok(found)
+}
+
+const KEY_START: &str = "x-openpersona-";
+const KEY_END: &str = "-api-key";
 const META: &str = "x-openpersona-meta-b64";
 const META_BYTES: usize = 16 * 1024;
 const ID_BYTES: usize = 256;
@@ -204,6 +239,7 @@ mod tests {
             user: UserClaim::Headers,
             tools: ToolStyle::Native,
             meta_headers,
+            key_headers: true,
         }
     }
 

@@ -159,6 +159,7 @@ pub(super) mod tests {
             } else {
                 Backend::OpenAi
             },
+            grant: None,
             ended: CancellationToken::new(),
         }
     }

@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsString,
     fs::Metadata,
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,6 +38,7 @@ use self::{
 use super::{LaunchError, Launcher, Spec, probe};
 use crate::{
     config::{Address, Dialect},
+    egress::grant::Start,
     opencode,
     runner::{Backend, Runner},
     secret::Secret,
@@ -91,13 +93,14 @@ impl ProcessLauncher {
     async fn start(
         &self,
         spec: &Spec,
-        epoch: u64,
+        birth: &Start,
         listens: &Listens,
         home: &Home,
         deadline: Instant,
     ) -> Result<Arc<Runner>, LaunchError> {
         let key = Secret::new(random_hex());
-        let command = self.command(spec, epoch, listens, home, &key)?;
+        let epoch = birth.epoch;
+        let command = self.command(spec, birth, listens, home, &key)?;
         let nursery = Nursery {
             workspace: &spec.workspace,
             mark: {
@@ -109,7 +112,7 @@ impl ProcessLauncher {
             keepers: &self.keepers,
             kill: self.closing.child_token(),
         };
-        let output = Output::of(format!("workspace={}", spec.workspace), self.known(spec, &key));
+        let output = Output::of(format!("workspace={}", spec.workspace), self.known(birth, &key));
         let program = command.as_std().get_program().to_owned();
         let child = Child::spawn(command, output, nursery)
             .map_err(|error| LaunchError::Spawn(format!("{}: {error}", program.display())))?;
@@ -117,7 +120,7 @@ impl ProcessLauncher {
         let ready = tokio::select! {
             biased;
             () = child.ended.cancelled() => Err(child.died()),
-            ready = ready(spec, epoch, listens, &child, key) => ready,
+            ready = ready(spec, birth, listens, &child, key) => ready,
             () = sleep_until(deadline) => Err(LaunchError::Timeout(spec.start_timeout)),
         };
         if let Err(error) = ready {
@@ -132,7 +135,7 @@ impl ProcessLauncher {
 
 #[async_trait]
 impl Launcher for ProcessLauncher {
-    async fn launch(&self, spec: &Spec, epoch: u64) -> Result<Arc<Runner>, LaunchError> {
+    async fn launch(&self, spec: &Spec, start: &Start) -> Result<Arc<Runner>, LaunchError> {
         let deadline = Instant::now() + spec.start_timeout;
         if !spec.directory.is_dir() {
             return Err(LaunchError::Spawn("its workspace is not there".to_owned()));
@@ -145,10 +148,12 @@ impl Launcher for ProcessLauncher {
             .map_err(|error| LaunchError::Spawn(error.to_string()))?
             .map_err(|error| LaunchError::Spawn(format!("its directory: {error}")))?;
         home.take_out_trash(&self.path);
+        // Children are on this machine, and so is the egress they are told of.
+        start.grant.bind(Ipv4Addr::LOCALHOST.into());
         let mut tries = 1;
         loop {
             let listens = self.listens(spec.dialect, &home).await?;
-            match self.start(spec, epoch, &listens, &home, deadline).await {
+            match self.start(spec, start, &listens, &home, deadline).await {
                 Err(LaunchError::Died { .. }) if tries < TRIES && listens.is_taken().await => {
                     tries += 1;
                 }
@@ -201,7 +206,7 @@ impl Launcher for ProcessLauncher {
 /// The runner that `child` is, once it answers.
 async fn ready(
     spec: &Spec,
-    epoch: u64,
+    start: &Start,
     listens: &Listens,
     child: &Child,
     key: Secret,
@@ -221,11 +226,12 @@ async fn ready(
     };
     let runner = Runner {
         workspace: spec.workspace.clone(),
-        epoch,
+        epoch: start.epoch,
         address,
         credential: Some(key),
         directory: spec.directory.clone(),
         backend,
+        grant: Some(Arc::clone(&start.grant)),
         ended: child.ended.clone(),
     };
     probe::until_ready(&runner).await?;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{LaunchError, Launcher, Spec, probe};
 use crate::{
     config::{Address, Dialect},
+    egress::grant::Start,
     opencode::{self, client::ClientError},
     runner::{Backend, Runner},
     secret::Secret,
@@ -37,7 +38,7 @@ impl SharedLauncher {
 
 #[async_trait]
 impl Launcher for SharedLauncher {
-    async fn launch(&self, spec: &Spec, epoch: u64) -> Result<Arc<Runner>, LaunchError> {
+    async fn launch(&self, spec: &Spec, start: &Start) -> Result<Arc<Runner>, LaunchError> {
         let backend = match spec.dialect {
             Dialect::Opencode => Backend::Opencode(Arc::new(opencode::Client::new(
                 self.address.clone(),
@@ -48,11 +49,13 @@ impl Launcher for SharedLauncher {
         };
         let runner = Runner {
             workspace: spec.workspace.clone(),
-            epoch,
+            epoch: start.epoch,
             address: self.address.clone(),
             credential: self.password.clone(),
             directory: spec.directory.clone(),
             backend,
+            // It has its own way to the providers.
+            grant: None,
             ended: CancellationToken::new(),
         };
         timeout(spec.start_timeout, probe::until_ready(&runner))
@@ -91,7 +94,7 @@ const QUICK: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{launcher::probe::tests::answering, workspace::WorkspaceId};
+    use crate::{egress::grant::Grants, launcher::probe::tests::answering, workspace::WorkspaceId};
 
     fn spec(dialect: Dialect) -> Spec {
         Spec {
@@ -99,10 +102,15 @@ mod tests {
             directory: "/workspaces/alice".into(),
             dialect,
             opencode_config: String::new(),
-            secrets: Vec::new(),
+            opencode_overrides: String::new(),
+            egress_url: String::new(),
             start_timeout: Duration::from_secs(20),
             stop_timeout: Duration::from_secs(1),
         }
+    }
+
+    fn start() -> Start {
+        Arc::<Grants>::default().start(&WorkspaceId::of("alice"), 1)
     }
 
     #[tokio::test]
@@ -111,7 +119,7 @@ mod tests {
         let address = Address::Tcp(server.to_string());
         let launcher = SharedLauncher::new(address.clone(), Some(Secret::new("pw")));
         for dialect in [Dialect::Opencode, Dialect::OpenAi] {
-            let runner = launcher.launch(&spec(dialect), 1).await.unwrap();
+            let runner = launcher.launch(&spec(dialect), &start()).await.unwrap();
             assert_eq!(runner.address, address);
             assert_eq!(runner.directory, spec(dialect).directory);
             launcher.stop(&runner).await;
@@ -123,7 +131,7 @@ mod tests {
     async fn a_server_that_is_not_there_is_a_timeout() {
         // Port 1 of loopback: nothing listens, and nobody without privileges could.
         let launcher = SharedLauncher::new(Address::Tcp("127.0.0.1:1".to_owned()), None);
-        let failed = launcher.launch(&spec(Dialect::OpenAi), 1).await;
+        let failed = launcher.launch(&spec(Dialect::OpenAi), &start()).await;
         assert!(matches!(failed, Err(LaunchError::Timeout(_))), "{failed:?}");
     }
 }

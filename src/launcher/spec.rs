@@ -6,8 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::{Config, Dialect},
-    opencode::settings::{self, Wishes},
-    secret::Secret,
+    opencode::settings::{self, Settings, Wishes},
     workspace::{Workspace, WorkspaceId},
 };
 
@@ -22,8 +21,10 @@ pub struct Spec {
     pub dialect: Dialect,
     /// opencode's generated configuration, JSON, without a secret in it. Empty for `openai`.
     pub opencode_config: String,
-    /// Secrets the configuration names as `{env:NAME}`.
-    pub secrets: Vec<(String, Secret)>,
+    /// What of it no other file may change, JSON too.
+    pub opencode_overrides: String,
+    /// The way to the providers: the egress, `http://host:port`.
+    pub egress_url: String,
     /// How long a start may take.
     pub start_timeout: Duration,
     /// How long a runner has between SIGTERM and SIGKILL.
@@ -37,21 +38,20 @@ pub struct SpecHash([u8; 32]);
 impl Spec {
     /// The runner that `workspace` is to have under `config`.
     pub fn of(config: &Config, workspace: &Workspace) -> Self {
-        let (opencode_config, secrets) = match config.runners.dialect {
-            Dialect::OpenAi => (String::new(), Vec::new()),
+        let settings = match config.runners.dialect {
+            Dialect::OpenAi => Settings::default(),
             Dialect::Opencode => {
                 let (models, wishes) = (&workspace.models, Wishes::of(&workspace.wishes));
-                let settings =
-                    settings::generate(config, &models.model, &models.small_model, &wishes);
-                (settings.json, settings.secrets)
+                settings::generate(config, &models.model, &models.small_model, &wishes)
             }
         };
         Self {
             workspace: workspace.id.clone(),
             directory: workspace.directory.clone(),
             dialect: config.runners.dialect,
-            opencode_config,
-            secrets,
+            opencode_config: settings.json,
+            opencode_overrides: settings.overrides,
+            egress_url: config.egress.url.clone(),
             start_timeout: config.runners.start_timeout,
             stop_timeout: config.runners.stop_timeout,
         }
@@ -73,10 +73,8 @@ impl Spec {
             Dialect::OpenAi => b"openai",
         });
         member(self.opencode_config.as_bytes());
-        for (name, secret) in &self.secrets {
-            member(name.as_bytes());
-            member(&Sha256::digest(secret.expose().as_bytes()));
-        }
+        member(self.opencode_overrides.as_bytes());
+        member(self.egress_url.as_bytes());
         SpecHash(digest.finalize().into())
     }
 }
@@ -91,7 +89,8 @@ mod tests {
             directory: PathBuf::from("/workspaces/a"),
             dialect: Dialect::Opencode,
             opencode_config: "{}".to_owned(),
-            secrets: vec![("KEY".to_owned(), Secret::new("sk-1"))],
+            opencode_overrides: "{}".to_owned(),
+            egress_url: "http://127.0.0.1:8002".to_owned(),
             start_timeout: Duration::from_secs(1),
             stop_timeout: Duration::from_secs(1),
         }
@@ -99,14 +98,13 @@ mod tests {
 
     #[test]
     fn whatever_shapes_a_runner_changes_the_hash() {
-        let changes: [fn(&mut Spec); 7] = [
+        let changes: [fn(&mut Spec); 6] = [
             |spec| spec.workspace = WorkspaceId::of("bob"),
             |spec| spec.directory = PathBuf::from("/workspaces/b"),
             |spec| spec.dialect = Dialect::OpenAi,
             |spec| spec.opencode_config = "{ }".to_owned(),
-            |spec| spec.secrets[0].1 = Secret::new("sk-2"),
-            |spec| spec.secrets[0].0 = "YEK".to_owned(),
-            |spec| spec.secrets.clear(),
+            |spec| spec.opencode_overrides = "{ }".to_owned(),
+            |spec| spec.egress_url.clear(),
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut other = spec();

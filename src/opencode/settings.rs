@@ -16,26 +16,27 @@ pub use wishes::{Agent, Wishes};
 
 use self::{
     agents::{AgentFile, Rules},
-    text::{Reference, References},
+    text::Reference,
 };
-use crate::{
-    config::{Config, Integration, Model, ModelRef, Provider},
-    secret::Secret,
-};
+use crate::config::{Config, Integration, Model, ModelRef, Provider};
 
-/// A generated configuration, and the variables it refers to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A generated configuration. Holds no secret: it refers to the runner's [`TOKEN`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The file's text. Holds no secret.
+    /// The file's text.
     pub json: String,
-    /// The variables a runner that reads it must have, by name. opencode puts them into the text
-    /// before it parses it, so each value is written as the inside of a JSON string.
-    pub secrets: Vec<(String, Secret)>,
+    /// What leads to the providers, once more: for `OPENCODE_CONFIG_CONTENT`, which opencode reads
+    /// after every file.
+    pub overrides: String,
 }
+
+/// The variable a runner must have its token in. opencode puts it into the text before it parses
+/// that, so a token is made of letters, digits and hyphens.
+pub const TOKEN: &str = "OPEN_PERSONA_EGRESS_TOKEN";
 
 /// Makes the configuration of a runner with `main` and `small` as its models.
 pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wishes) -> Settings {
-    let mut references = References::default();
+    let egress = &config.egress.url;
     let file = File {
         schema: "https://opencode.ai/config.json",
         model: main.to_string(),
@@ -48,9 +49,7 @@ pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wis
         provider: config
             .providers
             .iter()
-            .map(|(id, provider)| {
-                (id, ProviderFile::of(id, provider, [main, small], &mut references))
-            })
+            .map(|(id, provider)| (id, ProviderFile::of(egress, id, provider, [main, small])))
             .collect(),
         permission: agents::everybody(config),
         mcp: config
@@ -60,12 +59,35 @@ pub fn generate(config: &Config, main: &ModelRef, small: &ModelRef, wishes: &Wis
                 let used = config.personas.0.iter().any(|p| p.integrations.contains(name))
                     // Then a model's settings may turn on any of them.
                     || config.identity.front_ends.iter().any(|it| it.meta_headers);
-                (name, McpFile::of(name, integration, used, &mut references))
+                (name, McpFile::of(egress, name, integration, used))
             })
             .collect(),
         agent: agents::of(config, wishes),
     };
-    Settings { json: text::write(&file), secrets: references.into_secrets() }
+    let overrides = OverridesFile {
+        enabled_providers: &file.enabled_providers,
+        provider: file.provider.iter().map(|(id, it)| (*id, OnlyOptions::of(it))).collect(),
+    };
+    Settings { overrides: text::write(&overrides), json: text::write(&file) }
+}
+
+/// The part of a [`File`] that leads to the providers.
+#[derive(Serialize)]
+struct OverridesFile<'a> {
+    enabled_providers: &'a [&'a String],
+    provider: BTreeMap<&'a String, OnlyOptions<'a>>,
+}
+
+#[derive(Serialize)]
+struct OnlyOptions<'a> {
+    npm: &'a str,
+    options: &'a OptionsFile,
+}
+
+impl<'a> OnlyOptions<'a> {
+    fn of(provider: &'a ProviderFile<'a>) -> Self {
+        Self { npm: provider.npm, options: &provider.options }
+    }
 }
 
 /// The file as opencode 1.18 reads it. Source: <https://opencode.ai/config.json>.
@@ -87,7 +109,7 @@ struct File<'a> {
     /// Integrations are off here and on for the personas that enable them. All of it is in
     /// `permission`: rules under `tools` would lie before these, and `*` would undo them.
     permission: Rules,
-    mcp: BTreeMap<&'a String, McpFile<'a>>,
+    mcp: BTreeMap<&'a String, McpFile>,
     agent: BTreeMap<String, AgentFile>,
 }
 
@@ -95,29 +117,24 @@ struct File<'a> {
 struct ProviderFile<'a> {
     npm: &'a str,
     name: &'a str,
-    options: OptionsFile<'a>,
+    options: OptionsFile,
     models: BTreeMap<&'a String, ModelFile<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct OptionsFile<'a> {
-    #[serde(rename = "baseURL", skip_serializing_if = "Option::is_none")]
-    base_url: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    api_key: Option<Reference>,
+struct OptionsFile {
+    /// The egress.
+    #[serde(rename = "baseURL")]
+    base_url: String,
+    /// The runner's token: the egress puts the provider's key in its place.
+    api_key: Reference,
 }
 
 impl<'a> ProviderFile<'a> {
     /// Besides the listed models there are the `chosen` ones: a workspace may have chosen one
     /// that nobody listed.
-    fn of(
-        id: &str,
-        provider: &'a Provider,
-        chosen: [&'a ModelRef; 2],
-        references: &mut References,
-    ) -> Self {
-        let key = |key| references.to(&format!("OPEN_PERSONA_KEY_{id}"), key);
+    fn of(egress: &str, id: &str, provider: &'a Provider, chosen: [&'a ModelRef; 2]) -> Self {
         let listed = provider.models.iter().map(|(id, model)| (id, ModelFile::of(model)));
         let mut models: BTreeMap<_, _> = listed.collect();
         for chosen in chosen.into_iter().filter(|chosen| chosen.provider == id) {
@@ -127,8 +144,8 @@ impl<'a> ProviderFile<'a> {
             npm: &provider.npm,
             name: &provider.name,
             options: OptionsFile {
-                base_url: provider.base_url.as_deref(),
-                api_key: provider.key.as_ref().map(key),
+                base_url: format!("{egress}/{id}/v1"),
+                api_key: text::reference(TOKEN),
             },
             models,
         }
@@ -186,33 +203,26 @@ impl<'a> ModelFile<'a> {
 }
 
 #[derive(Serialize)]
-struct McpFile<'a> {
+struct McpFile {
     r#type: &'static str,
-    url: &'a str,
+    /// The egress, which knows where the server is and what it wants in its headers.
+    url: String,
     /// Off when no persona uses it: a runner's first turn waits for every server that is on.
     enabled: bool,
-    headers: BTreeMap<&'a String, Reference>,
+    headers: BTreeMap<&'static str, Reference>,
     /// Off: there is nobody at the runner to log in.
     oauth: bool,
     /// Milliseconds.
     timeout: u128,
 }
 
-impl<'a> McpFile<'a> {
-    fn of(
-        name: &str,
-        integration: &'a Integration,
-        enabled: bool,
-        references: &mut References,
-    ) -> Self {
-        let mut header = |(header, value): (&'a String, &Secret)| {
-            (header, references.to(&format!("OPEN_PERSONA_MCP_{name}_{header}"), value))
-        };
+impl McpFile {
+    fn of(egress: &str, name: &str, integration: &Integration, enabled: bool) -> Self {
         Self {
             r#type: "remote",
-            url: &integration.url,
+            url: format!("{egress}/mcp/{name}"),
             enabled,
-            headers: integration.headers.iter().map(&mut header).collect(),
+            headers: BTreeMap::from([("x-api-key", text::reference(TOKEN))]),
             oauth: false,
             timeout: integration.timeout.as_millis(),
         }

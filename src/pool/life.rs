@@ -13,6 +13,7 @@ use super::{
     slots::{Room, Signals},
 };
 use crate::{
+    egress::grant::Start,
     launcher::{LaunchError, Spec},
     runner::Runner,
     workspace::WorkspaceId,
@@ -48,7 +49,8 @@ impl Life {
             started = self.start(&spec) => started,
         };
         match started {
-            Ok(runner) => self.serve(&runner).await,
+            // The runner's token is good for as long as `_start` is.
+            Ok((runner, _start)) => self.serve(&runner).await,
             Err(error) => {
                 log::warn!("start workspace={} cause={error}", self.workspace);
                 if matches!(error, PoolError::Launch(_)) {
@@ -59,7 +61,7 @@ impl Life {
         }
     }
 
-    async fn start(&self, spec: &Spec) -> Result<Arc<Runner>, PoolError> {
+    async fn start(&self, spec: &Spec) -> Result<(Arc<Runner>, Start), PoolError> {
         let limits = self.pool.config.now();
         let patience = limits.runners.queue_timeout;
         let deadline = Instant::now() + patience;
@@ -67,10 +69,11 @@ impl Life {
         let _place = timeout_at(deadline, turn).await.map_err(|_| PoolError::Queue(patience))?;
         self.make_room(deadline, patience).await?;
         let asked = Instant::now();
-        let runner = self.pool.launcher.launch(spec, self.signals.epoch).await?;
+        let start = self.pool.grants.start(&self.workspace, self.signals.epoch);
+        let runner = self.pool.launcher.launch(spec, &start).await?;
         let (workspace, epoch, took) = (&self.workspace, self.signals.epoch, asked.elapsed());
         log::info!("start workspace={workspace} epoch={epoch} took={took:?}");
-        Ok(runner)
+        Ok((runner, start))
     }
 
     /// Takes a place among the runners, somebody idle's if need be.

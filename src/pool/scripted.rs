@@ -2,7 +2,7 @@
 //! paused; nothing here waits for anything real.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,13 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Pool;
 use crate::{
-    config::{
-        Address, Config, Dialect, IdentityRules, LauncherKind, Listen, Live, Log, Models,
-        PermissionPolicy, Runners, ToolStyle, Turns, Workspaces,
-    },
+    config::{Address, Config, Dialect, Live},
+    egress::grant::Start,
     launcher::{LaunchError, Launcher, Spec},
     opencode::client::ClientError,
-    persona::Personas,
     runner::{Backend, Runner},
     workspace::WorkspaceId,
 };
@@ -74,7 +71,8 @@ impl World {
     pub(super) fn new(limits: Limits) -> Self {
         let launcher = Arc::new(Scripted { config: config(limits), ..Scripted::default() });
         let config = launcher.config.clone();
-        let pool = Pool::new(Arc::clone(&launcher) as Arc<dyn Launcher>, config.clone());
+        let pool =
+            Pool::new(Arc::clone(&launcher) as Arc<dyn Launcher>, config.clone(), Arc::default());
         Self { pool, launcher, config }
     }
 
@@ -152,7 +150,8 @@ pub(super) fn spec(user: &str) -> Spec {
         directory: user.into(),
         dialect: Dialect::OpenAi,
         opencode_config: String::new(),
-        secrets: Vec::new(),
+        opencode_overrides: String::new(),
+        egress_url: String::new(),
         start_timeout: Duration::from_secs(60),
         stop_timeout: Duration::from_secs(5),
     }
@@ -233,7 +232,7 @@ impl Drop for Launching<'_> {
 
 #[async_trait]
 impl Launcher for Scripted {
-    async fn launch(&self, spec: &Spec, epoch: u64) -> Result<Arc<Runner>, LaunchError> {
+    async fn launch(&self, spec: &Spec, start: &Start) -> Result<Arc<Runner>, LaunchError> {
         let limits = self.config.now();
         let mut launching = {
             let mut seen = self.seen.lock();
@@ -260,11 +259,12 @@ impl Launcher for Scripted {
         }
         let runner = Arc::new(Runner {
             workspace: spec.workspace.clone(),
-            epoch,
+            epoch: start.epoch,
             address: Address::Tcp("192.0.2.1:1".to_owned()),
             credential: None,
             directory: spec.directory.clone(),
             backend: Backend::OpenAi,
+            grant: Some(Arc::clone(&start.grant)),
             ended: CancellationToken::new(),
         });
         let before = self.seen.lock().live.insert(spec.workspace.clone(), Arc::clone(&runner));
@@ -304,47 +304,14 @@ fn user_of(runner: &Runner) -> String {
 }
 
 fn config(limits: Limits) -> Live {
-    let none = Duration::ZERO;
-    Live::new(Config {
-        listen: Listen { address: ([127, 0, 0, 1], 0).into(), threads: 1, drain: none },
-        identity: IdentityRules::default(),
-        workspaces: Workspaces { root: "/w".into(), template: None },
-        state: "/s".into(),
-        models: Models { main: None, small: None, unknown: None },
-        providers: BTreeMap::new(),
-        personas: Personas::default(),
-        integrations: BTreeMap::new(),
-        runners: Runners {
-            launcher: LauncherKind::Static {
-                address: Address::Tcp("192.0.2.1:1".to_owned()),
-                password: None,
-            },
-            dialect: Dialect::OpenAi,
-            max_running: limits.max_running,
-            max_starting: limits.max_starting,
-            start_timeout: none,
-            queue_timeout: limits.queue_timeout,
-            idle_after: limits.idle_after,
-            stop_timeout: none,
-        },
-        turns: Turns {
-            permission: PermissionPolicy::Reject,
-            permissions: BTreeMap::new(),
-            tools: ToolStyle::Plain,
-            keep_alive: none,
-            memory: false,
-            max_chats: 0,
-        },
-        limits: crate::config::Limits {
-            body: 0,
-            json_depth: 0,
-            headers: 0,
-            header_deadline: none,
-            body_deadline: none,
-            turn: none,
-            idle: none,
-            first_byte: none,
-        },
-        log: Log { workspace_routing: false },
-    })
+    let text = "
+identity: {anonymous: true}
+runners: {launcher: static, dialect: openai, static: {url: 'http://192.0.2.1:1'}}
+";
+    let mut config = crate::config::parse("x.yaml".as_ref(), text, &|_| None).unwrap();
+    config.runners.max_running = limits.max_running;
+    config.runners.max_starting = limits.max_starting;
+    config.runners.queue_timeout = limits.queue_timeout;
+    config.runners.idle_after = limits.idle_after;
+    Live::new(config)
 }

@@ -56,7 +56,7 @@ fn file(chats: usize) -> String {
     format!("{BASE}turns: {{max_chats: {chats}}}\n")
 }
 
-const BASE: &str = "identity: {anonymous: true}\nproviders: {openai: {npm: x}}\n";
+const BASE: &str = "identity: {anonymous: true}\nproviders: {openai: {npm: '@ai-sdk/openai'}}\n";
 
 #[tokio::test]
 async fn a_saved_change_takes_effect_and_who_holds_the_old_one_keeps_it() {
@@ -163,7 +163,7 @@ async fn a_rotated_secret_file_takes_effect() {
     let secret = secrets.path().join("key");
     fs::write(&secret, "canary-one-0123456789\n").unwrap();
     let text = format!(
-        "identity: {{api_keys: [{{user: a, key: 'file:{}'}}]}}\nproviders: {{openai: {{npm: x}}}}",
+        "identity: {{api_keys: [{{user: a, key: 'file:{}'}}]}}\nproviders: {{openai: {{npm: '@ai-sdk/openai'}}}}",
         secret.display()
     );
     let mut world = World::of(&text);
@@ -213,7 +213,7 @@ fn rules_that_are_safe_only_with_the_new_listener_wait_for_a_restart() {
     let digest = "0".repeat(64);
     let strict = format!(
         "identity: {{api_keys: [{{user: a, key: 'sha256:{digest}'}}]}}\n\
-         providers: {{openai: {{npm: x}}}}\nlisten: {{address: 0.0.0.0:8000}}\n"
+         providers: {{openai: {{npm: '@ai-sdk/openai'}}}}\nlisten: {{address: 0.0.0.0:8000}}\n"
     );
     fs::write(&path, strict).unwrap();
     let reload = Reload::load(path.clone(), |_| None).unwrap();

@@ -116,7 +116,9 @@ impl Course {
         prompt: Prompt,
         frames: &mpsc::Sender<Bytes>,
     ) -> Result<(), Refusal> {
-        let (workspace, lease) = self.turn.means.runner(&self.identity, &self.turn.config).await?;
+        let keys = std::mem::take(&mut self.turn.origin.keys);
+        let (workspace, lease) =
+            self.turn.means.runner(&self.identity, keys, &self.turn.config).await?;
         let details = details(&workspace.models);
         let mut seat = Seat::take(self, &workspace, lease, prompt).await?;
         let finish = self.listen(&mut seat, frames).await?;
@@ -125,7 +127,7 @@ impl Course {
             say(frames, self.voice.stop_short(&text)).await;
         }
         seat.leave().await;
-        say(frames, Some(self.voice.end(finish, seat.reply.tokens(), &details))).await;
+        say(frames, Some(self.voice.end(finish, seat.tokens(), &details))).await;
         Ok(())
     }
 
@@ -189,6 +191,9 @@ impl Course {
                     return Err(failure::cut_by_retry(&retry.reason));
                 }
                 Heard::Retry(retry) => {
+                    if let Some(refusal) = seat.refusal().filter(failure::is_for_good) {
+                        return Err(refusal);
+                    }
                     let wait = until(retry.next);
                     if wait > LONGEST_RETRY {
                         return Err(failure::wait_is_too_long(&retry.reason, wait));
@@ -201,7 +206,9 @@ impl Course {
         };
         match outcome {
             Outcome::Finished(finish) => Ok(finish),
-            Outcome::Failed(failed) => Err(failure::of_failure(&failed)),
+            Outcome::Failed(failed) => {
+                Err(seat.refusal().unwrap_or_else(|| failure::of_failure(&failed)))
+            }
             Outcome::Interrupted => Err(seat.lost(Loss::Closed).await),
         }
     }

@@ -78,6 +78,31 @@ pub(super) fn of_call(error: &ClientError) -> Refusal {
     Refusal::unavailable().because(error)
 }
 
+/// The user has used up what there is.
+pub(super) fn over_budget(message: String, wait: Option<Duration>) -> Refusal {
+    let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "budget_exceeded", message);
+    Refusal { retry_after: wait, ..refusal }
+}
+
+/// The egress refused a model call, which the caller hears as the turn's own refusal: a 401 would
+/// be about the key that the caller has sent us.
+pub(super) fn of_egress(refusal: Refusal) -> Refusal {
+    let status = match refusal.code {
+        "no_provider_key" => StatusCode::FORBIDDEN,
+        "budget_exceeded" => StatusCode::TOO_MANY_REQUESTS,
+        "model_not_allowed" | "body_too_large" | "provider_unreachable" => refusal.status,
+        // About the runner, not about anything that a user could do.
+        code => return Refusal::unavailable().because(format!("{code}: {}", refusal.cause)),
+    };
+    Refusal { status, ..refusal }
+}
+
+/// Whether it is of no use to wait.
+pub(super) fn is_for_good(refusal: &Refusal) -> bool {
+    let soon = refusal.retry_after.is_some_and(|wait| wait <= Duration::from_secs(10));
+    !soon && !refusal.status.is_server_error()
+}
+
 /// The event stream said nothing more.
 pub(super) fn of_loss(loss: Loss, runner_ended: bool) -> Refusal {
     if runner_ended {

@@ -13,10 +13,12 @@ use tokio::{
 use super::{course::Course, failure, reply::Reply};
 use crate::{
     chats::{Guard, Last, Place, Plan},
+    egress::tab::Tab,
     error::Refusal,
     openai::request::{Ending, File, Part, Prompt, Speaker},
     opencode::{
         Client, ClientError, client,
+        event::{Cache, Tokens},
         feed::{Listener, Loss},
     },
     pool::Lease,
@@ -30,6 +32,8 @@ use crate::{
 pub(super) struct Seat {
     pub(super) listener: Listener,
     pub(super) reply: Reply,
+    /// What the egress counts for this turn; `None` for a runner that does not need it.
+    tab: Option<Arc<Tab>>,
     closing: Closing,
 }
 
@@ -88,11 +92,13 @@ impl Seat {
             tools: course.tools(),
             parts: parts.iter().map(part).collect(),
         };
+        let grant = closing.lease.as_ref().and_then(|lease| lease.grant.as_ref());
+        let tab = grant.map(|grant| grant.open_tab(&session));
         closing.posting = true;
         let taken = client.prompt(&session, &prompt).await;
         closing.posting = false;
         taken?;
-        Ok(Prompted { listener, reply: Reply::new(&session, &id) })
+        Ok(Prompted { listener, reply: Reply::new(&session, &id), tab })
     }
 
     /// The runner, which lives while the lease does.
@@ -113,6 +119,31 @@ impl Seat {
         failure::of_loss(loss, ended)
     }
 
+    /// Why the egress refused the turn's latest model call; `None` when it did not.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.tab.as_ref().and_then(|tab| tab.refusal()).map(failure::of_egress)
+    }
+
+    /// The tokens of all model calls of the turn: what their providers reported, which counts calls
+    /// that failed later as well, else what the runner says.
+    pub(super) fn tokens(&self) -> Tokens {
+        let told = self.reply.tokens();
+        let Some((seen, calls)) = self.tab.as_ref().map(|tab| tab.total()) else { return told };
+        if calls == 0 {
+            return told;
+        }
+        let seen = Tokens {
+            input: seen.input,
+            output: seen.output,
+            reasoning: seen.reasoning,
+            cache: Cache { read: seen.cached, write: seen.cache_write },
+        };
+        if seen != told {
+            log::debug!("usage differs: providers reported {seen:?}, the runner {told:?}");
+        }
+        seen
+    }
+
     /// Records that the whole answer was given. To be called before its last byte.
     pub(super) async fn leave(&mut self) {
         self.closing.leave().await;
@@ -123,11 +154,12 @@ impl Seat {
 struct Prompted {
     listener: Listener,
     reply: Reply,
+    tab: Option<Arc<Tab>>,
 }
 
 impl Prompted {
     fn with(self, closing: Closing) -> Seat {
-        Seat { listener: self.listener, reply: self.reply, closing }
+        Seat { listener: self.listener, reply: self.reply, tab: self.tab, closing }
     }
 }
 

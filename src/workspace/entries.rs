@@ -67,7 +67,7 @@ fn agent(persona: &Persona) -> Value {
 fn server(name: &str, integration: &Integration) -> Value {
     let mut server = json!({
         "type": "remote",
-        "url": integration.url,
+        "url": integration.url.to_string(),
         "enabled": true,
         "timeout": u64::try_from(integration.timeout.as_millis()).unwrap_or(u64::MAX),
     });

@@ -55,7 +55,7 @@ pub(super) fn next(
             username: identity.name.as_deref(),
             email: identity.email.as_deref(),
             source: word(identity.source),
-            is_admin: identity.is_admin,
+            is_admin: identity.is_admin(),
         },
         workspace: Dates {
             hash: id.as_str(),
@@ -100,7 +100,7 @@ mod tests {
             source: Source::Jwt,
             name: Some("Ann".into()),
             email: None,
-            is_admin: Some(false),
+            role: Some("user".to_owned()),
         }
     }
 

@@ -1,80 +1,29 @@
 //! Binding, on a real disk.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt, time::Duration};
+use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 
 use super::*;
-use crate::{
-    config::{
-        Address, Dialect, IdentityRules, Integration, LauncherKind, Limits, Listen, Log, Models,
-        PermissionPolicy, Provider, Runners, ToolStyle, Turns,
-    },
-    gateway::identity::Source,
-    persona::{Persona, Personas},
-    secret::Secret,
-};
+use crate::{gateway::identity::Source, persona::Persona};
 
 /// A configuration with the provider `openai` and nothing chosen.
 pub(super) fn config() -> Config {
-    let second = Duration::from_secs(1);
-    let provider = Provider {
-        npm: "@ai-sdk/openai".into(),
-        name: "OpenAI".into(),
-        base_url: None,
-        key: None,
-        models: BTreeMap::new(),
-    };
-    Config {
-        listen: Listen { address: ([127, 0, 0, 1], 0).into(), threads: 1, drain: second },
-        identity: IdentityRules::default(),
-        workspaces: crate::config::Workspaces { root: PathBuf::new(), template: None },
-        state: PathBuf::new(),
-        models: Models { main: None, small: None, unknown: None },
-        providers: [("openai".to_owned(), provider)].into(),
-        personas: Personas::default(),
-        integrations: BTreeMap::new(),
-        runners: Runners {
-            launcher: LauncherKind::Process {
-                command: vec!["opencode".into()],
-                data: PathBuf::new(),
-                environment: BTreeMap::new(),
-            },
-            dialect: Dialect::Opencode,
-            max_running: 1,
-            max_starting: 1,
-            start_timeout: second,
-            queue_timeout: second,
-            idle_after: second,
-            stop_timeout: second,
-        },
-        turns: Turns {
-            permission: PermissionPolicy::Reject,
-            permissions: BTreeMap::new(),
-            tools: ToolStyle::Plain,
-            keep_alive: second,
-            memory: true,
-            max_chats: 1,
-        },
-        limits: Limits {
-            body: 1,
-            json_depth: 1,
-            headers: 1,
-            header_deadline: second,
-            body_deadline: second,
-            turn: second,
-            idle: second,
-            first_byte: second,
-        },
-        log: Log { workspace_routing: false },
-    }
+    let text = "identity: {anonymous: true}\nproviders: {openai: {npm: '@ai-sdk/openai'}}\n";
+    crate::config::parse("x.yaml".as_ref(), text, &|_| None).unwrap()
 }
 
 /// A configuration for one shared runner, with a persona and an integration.
 fn shared() -> Config {
-    let mut config = config();
-    config.runners.launcher =
-        LauncherKind::Static { address: Address::Tcp("127.0.0.1:1".into()), password: None };
+    let text = "
+identity: {anonymous: true}
+providers: {openai: {npm: '@ai-sdk/openai'}}
+integrations:
+  grants: {url: 'https://grants.example/mcp', headers: {X-Key: env:KEY}, timeout: 5s}
+runners: {launcher: static, static: {url: 'http://127.0.0.1:1'}}
+";
+    let environment = |name: &str| (name == "KEY").then(|| "hunter2".to_owned());
+    let mut config = crate::config::parse("x.yaml".as_ref(), text, &environment).unwrap();
     config.personas.0.push(Arc::new(Persona {
         name: "izzy".into(),
         description: "Helps".into(),
@@ -84,17 +33,11 @@ fn shared() -> Config {
         memory: None,
         tools: Vec::new(),
     }));
-    let grants = Integration {
-        url: "https://grants.example/mcp".into(),
-        headers: [("X-Key".to_owned(), Secret::new("hunter2"))].into(),
-        timeout: Duration::from_secs(5),
-    };
-    config.integrations.insert("grants".into(), grants);
     config
 }
 
 fn user(name: &str) -> Identity {
-    Identity { user: name.into(), source: Source::Body, name: None, email: None, is_admin: None }
+    Identity { user: name.into(), source: Source::Body, name: None, email: None, role: None }
 }
 
 struct World {

@@ -132,7 +132,7 @@ async fn a_wrong_config_is_refused_with_its_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_has_a_help_text() {
     let stand = Stand::start(Settings::shipped());
-    for command in ["", "serve", "check", "workspace", "workspace id", "demo-model"] {
+    for command in ["", "serve", "check", "workspace", "workspace id", "usage", "demo-model"] {
         let text = output_of(&stand, &format!("{OPEN_PERSONA} {command} --help"));
         assert!(text.contains("Usage: open-persona"), "{command}: {text}");
         assert!(text.lines().count() >= 5, "{command}: {text}");

@@ -14,7 +14,9 @@ use async_trait::async_trait;
 use open_persona::{
     chats::Chats,
     config::{self, Address, Config, Dialect, Live},
+    egress::grant::Start,
     gateway::{Gateway, connection::Guarded},
+    keys::Keys,
     launcher::{LaunchError, Launcher, Spec},
     opencode::Client,
     pool::Pool,
@@ -23,6 +25,7 @@ use open_persona::{
     serve,
     state::State,
     turn::Means,
+    usage::Usage,
     workspace::Workspaces,
 };
 use parking_lot::Mutex;
@@ -66,7 +69,7 @@ pub(crate) struct World {
     pub(crate) launcher: Arc<Scripted>,
     pub(crate) gateway: Gateway,
     pub(crate) files: tempfile::TempDir,
-    app: Arc<Guarded>,
+    app: Arc<Guarded<Gateway>>,
     stop: watch::Sender<bool>,
 }
 
@@ -97,8 +100,14 @@ impl World {
         let state = State::in_memory().unwrap();
         let means = Means {
             workspaces: Arc::new(Workspaces::open(&config.workspaces.root, state.clone()).unwrap()),
-            pool: Pool::new(Arc::clone(&launcher) as Arc<dyn Launcher>, live.clone()),
-            chats: Arc::new(Chats::new(state)),
+            pool: Pool::new(
+                Arc::clone(&launcher) as Arc<dyn Launcher>,
+                live.clone(),
+                Arc::default(),
+            ),
+            chats: Arc::new(Chats::new(state.clone())),
+            keys: Arc::new(Keys::in_memory().unwrap()),
+            usage: Arc::new(Usage::new(state)),
         };
         let gateway = Gateway::new(live.clone(), Arc::new(means));
         let conf = Arc::new(serve::server_conf(&config));
@@ -335,7 +344,7 @@ impl Scripted {
 
 #[async_trait]
 impl Launcher for Scripted {
-    async fn launch(&self, spec: &Spec, epoch: u64) -> Result<Arc<Runner>, LaunchError> {
+    async fn launch(&self, spec: &Spec, start: &Start) -> Result<Arc<Runner>, LaunchError> {
         self.launches.fetch_add(1, Ordering::SeqCst);
         if let Some(failure) = self.next_failure.lock().take() {
             return Err(failure);
@@ -351,11 +360,12 @@ impl Launcher for Scripted {
         };
         let runner = Arc::new(Runner {
             workspace: spec.workspace.clone(),
-            epoch,
+            epoch: start.epoch,
             address,
             credential,
             directory: spec.directory.clone(),
             backend,
+            grant: Some(Arc::clone(&start.grant)),
             ended: CancellationToken::new(),
         });
         self.runners.lock().push(Arc::clone(&runner));

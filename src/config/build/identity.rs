@@ -104,6 +104,7 @@ fn front_end(
         },
         tools: tool_style(reader, written.tools.as_ref(), tools)?,
         meta_headers: reader.flag(written.meta_headers.as_ref(), false)?,
+        key_headers: reader.flag(written.key_headers.as_ref(), true)?,
     })
 }
 
@@ -156,6 +157,7 @@ fn api_key(
     Ok(ApiKey {
         user,
         key: reader.key(&written.key)?,
+        role: super::egress::role(reader, written.role.as_ref())?,
         tools: tool_style(reader, written.tools.as_ref(), tools)?,
     })
 }

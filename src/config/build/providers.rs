@@ -1,31 +1,116 @@
 //! `providers:` and `integrations:` what runners may reach.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::super::{
-    Integration, Model, Provider, default,
+    AuthStyle, BaseUrl, Integration, LauncherKind, Model, Provider, Runners, Tls, default,
     error::Problem,
     file::{self, Text},
     value::{Reader, authority, is_plain_name, not_of},
 };
+use crate::usage::{Price, per_million};
 
 /// Reads the model providers.
 pub(super) fn providers(
     reader: &Reader<'_>,
     written: &file::Entries<file::Provider>,
+    runners: &Runners,
 ) -> Result<BTreeMap<String, Provider>, Problem> {
     let mut providers = BTreeMap::new();
     for (name, section) in &written.0 {
-        let provider = Provider {
-            npm: npm(reader, &section.npm)?,
-            name: reader.text(section.name.as_ref())?.unwrap_or_else(|| name.written.clone()),
-            base_url: section.base_url.as_ref().map_or(Ok(None), |text| url(reader, text))?,
-            key: reader.secret(section.key.as_ref())?,
-            models: section.models.as_ref().map_or(Ok(BTreeMap::new()), |m| models(reader, m))?,
-        };
-        providers.insert(plain_name(name)?, provider);
+        providers.insert(plain_name(name)?, provider(reader, name, section, runners)?);
     }
     Ok(providers)
+}
+
+fn provider(
+    reader: &Reader<'_>,
+    name: &Text,
+    written: &file::Provider,
+    runners: &Runners,
+) -> Result<Provider, Problem> {
+    let npm = npm(reader, &written.npm)?;
+    let known = KNOWN.iter().find(|known| known.npm == npm);
+    let base_url = match written.base_url.as_ref().map(|text| url(reader, text)).transpose()? {
+        Some(Some(url)) => Some(url),
+        _ => known.map(|known| known.base_url.to_owned()),
+    };
+    // A shared server reaches its providers by itself.
+    let is_ours = matches!(runners.launcher, LauncherKind::Process { .. });
+    if base_url.is_none() && is_ours {
+        return Err(Problem::at(
+            written.base_url.as_ref().unwrap_or(name),
+            format!("nobody knows where the provider `{}` is", name.written),
+            "add `base_url: https://…/v1`",
+        ));
+    }
+    let auth = match (known, &written.key) {
+        (Some(known), _) => known.auth,
+        (None, Some(_)) => AuthStyle::Bearer,
+        (None, None) => AuthStyle::None,
+    };
+    let form = "`bearer`, `x-api-key`, `api-key` or `none`";
+    let styles = [AuthStyle::Bearer, AuthStyle::XApiKey, AuthStyle::ApiKey, AuthStyle::None];
+    Ok(Provider {
+        npm,
+        name: reader.text(written.name.as_ref())?.unwrap_or_else(|| name.written.clone()),
+        base_url: base_url.as_deref().and_then(parts),
+        key: reader.secret(written.key.as_ref())?,
+        auth: reader.parsed(written.auth.as_ref(), auth, form, |value| {
+            styles.into_iter().find(|style| style.as_str() == value)
+        })?,
+        paths: paths(reader, written.paths.as_ref())?,
+        connect_timeout: reader
+            .duration(written.connect_timeout.as_ref(), default::CONNECT_TIMEOUT)?,
+        idle_timeout: reader.duration(written.idle_timeout.as_ref(), default::IDLE_TIMEOUT)?,
+        tls: tls(reader, written.tls.as_ref())?,
+        models: written.models.as_ref().map_or(Ok(BTreeMap::new()), |m| models(reader, m))?,
+    })
+}
+
+/// What may be asked of a provider: paths of plain segments, so that none leads elsewhere.
+fn paths(reader: &Reader<'_>, written: Option<&Vec<Text>>) -> Result<Vec<String>, Problem> {
+    let Some(written) = written else {
+        return Ok(default::PATHS.iter().map(|path| (*path).to_owned()).collect());
+    };
+    let form = "a path below `base_url` such as `chat/completions`";
+    let plain = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    };
+    let path = |text: &Text| {
+        let path = reader.required(text)?;
+        if path.split('/').all(plain) { Ok(path) } else { Err(not_of(text, form)) }
+    };
+    written.iter().map(path).collect()
+}
+
+fn tls(reader: &Reader<'_>, written: Option<&file::Tls>) -> Result<Tls, Problem> {
+    let empty = file::Tls::default();
+    let written = written.unwrap_or(&empty);
+    let verify = reader.flag(written.verify.as_ref(), true)?;
+    let path = reader.text(written.ca.as_ref())?.map(PathBuf::from);
+    let (Some(path), Some(text)) = (path, &written.ca) else { return Ok(Tls { verify, ca: None }) };
+    reader.secret_files.borrow_mut().push(path.clone());
+    let refused = |what: String| {
+        let hint = "name a file of certificates in PEM, `-----BEGIN CERTIFICATE-----`";
+        Problem::at(text, format!("the file of authorities {} {what}", path.display()), hint)
+    };
+    let pem = std::fs::read(&path).map_err(|e| refused(format!("cannot be read: {e}")))?;
+    let certificates: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&pem)
+        .map(|certificate| certificate.map(|certificate| certificate.to_vec()))
+        .collect::<Result<_, _>>()
+        .map_err(|e| refused(format!("is not PEM: {e}")))?;
+    if certificates.is_empty() {
+        return Err(refused("holds no certificate".to_owned()));
+    }
+    if certificates.iter().any(|der| X509Certificate::from_der(der).is_err()) {
+        return Err(refused("holds a certificate that cannot be read".to_owned()));
+    }
+    Ok(Tls { verify, ca: Some((path, Arc::from(certificates))) })
 }
 
 /// Reads the MCP servers.
@@ -48,6 +133,7 @@ pub(super) fn integrations(
         }
         let integration = Integration {
             url: url(reader, &section.url)?
+                .and_then(|url| parts(&url))
                 .ok_or_else(|| Problem::at(&section.url, "the URL is empty", "write one"))?,
             headers,
             timeout: reader.duration(section.timeout.as_ref(), default::INTEGRATION_TIMEOUT)?,
@@ -76,10 +162,24 @@ fn models(
             tools: reader.flag(section.tools.as_ref(), true)?,
             reasoning: reader.flag(section.reasoning.as_ref(), false)?,
             images: reader.flag(section.images.as_ref(), false)?,
+            price: section.prices.as_ref().map(|it| price(reader, it)).transpose()?,
         };
         models.insert(id.written.clone(), model);
     }
     Ok(models)
+}
+
+/// A model's prices. Who says nothing of its cache pays for what is in there like for the rest.
+fn price(reader: &Reader<'_>, written: &file::Prices) -> Result<Price, Problem> {
+    let form = "dollars for a million tokens, such as `1.25`";
+    let price = |text: Option<&Text>, or| reader.parsed(text, or, form, per_million);
+    let input = price(written.input.as_ref(), 0)?;
+    Ok(Price {
+        input,
+        cached: price(written.cached.as_ref(), input)?,
+        cache_write: price(written.cache_write.as_ref(), input)?,
+        output: price(written.output.as_ref(), 0)?,
+    })
 }
 
 fn tokens(reader: &Reader<'_>, text: Option<&Text>, default: usize) -> Result<u64, Problem> {
@@ -125,3 +225,40 @@ fn url(reader: &Reader<'_>, text: &Text) -> Result<Option<String>, Problem> {
     };
     Err(Problem::at(text, message, "write `https://host/path`; a key has its own place"))
 }
+
+/// The parts of a URL that was checked.
+fn parts(url: &str) -> Option<BaseUrl> {
+    let uri: http::Uri = url.parse().ok()?;
+    let authority = authority(&uri, true).ok()?;
+    let tls = uri.scheme_str() == Some("https");
+    Some(BaseUrl {
+        tls,
+        host: authority.host().trim_matches(['[', ']']).to_owned(),
+        port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+        authority: authority.as_str().to_owned(),
+        path: uri.path().to_owned(),
+        query: uri.query().map(str::to_owned),
+    })
+}
+
+/// A package that always goes to the same place.
+struct Known {
+    npm: &'static str,
+    base_url: &'static str,
+    auth: AuthStyle,
+}
+
+/// The packages' own base URLs, as in their sources.
+const KNOWN: &[Known] = &[
+    Known { npm: "@ai-sdk/openai", base_url: "https://api.openai.com/v1", auth: AuthStyle::Bearer },
+    Known {
+        npm: "@ai-sdk/anthropic",
+        base_url: "https://api.anthropic.com/v1",
+        auth: AuthStyle::XApiKey,
+    },
+    Known {
+        npm: "@openrouter/ai-sdk-provider",
+        base_url: "https://openrouter.ai/api/v1",
+        auth: AuthStyle::Bearer,
+    },
+];

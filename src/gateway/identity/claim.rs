@@ -81,7 +81,7 @@ fn plain(front_end: &FrontEnd, headers: &HeaderMap) -> Result<Identity, Refusal>
             shown(&name)
         }),
         email: text(headers, &EMAIL).and_then(shown),
-        is_admin: text(headers, &ROLE).map(|role| role == "admin"),
+        role: text(headers, &ROLE).and_then(shown),
     })
 }
 
@@ -134,6 +134,7 @@ mod tests {
             user: UserClaim::Headers,
             tools: ToolStyle::Plain,
             meta_headers: false,
+            key_headers: true,
         }
     }
 
@@ -159,7 +160,7 @@ mod tests {
                 source: Source::Header,
                 name: Some("Alice Ünï".into()),
                 email: Some("alice@example.test".into()),
-                is_admin: Some(true),
+                role: Some("admin".to_owned()),
             }
         );
     }

@@ -46,6 +46,7 @@ fn rules(user: UserClaim) -> IdentityRules {
         user,
         tools: ToolStyle::Native,
         meta_headers: true,
+        key_headers: true,
     };
     IdentityRules { front_ends: vec![Arc::new(front_end)], ..IdentityRules::default() }
 }
@@ -77,7 +78,7 @@ fn the_signed_and_the_plain_form_name_the_same_user() {
     assert_eq!((signed.source, plain.source), (Source::Jwt, Source::Header));
     assert_eq!(signed, Identity { source: Source::Jwt, ..plain.clone() });
     assert_eq!((plain.user.as_str(), plain.name.as_deref()), (ALICE, Some("Alice Ünï")));
-    assert_eq!(plain.is_admin, Some(false));
+    assert_eq!(plain.is_admin(), Some(false));
 }
 
 #[test]

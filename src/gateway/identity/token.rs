@@ -51,7 +51,7 @@ impl Rules<'_> {
             source: Source::Jwt,
             name: claims.name.as_deref().and_then(shown),
             email: claims.email.as_deref().and_then(shown),
-            is_admin: claims.role.map(|role| role == "admin"),
+            role: claims.role.as_deref().and_then(shown),
         })
     }
 
@@ -194,7 +194,7 @@ mod tests {
                 signed(r#"{"alg":"HS256"}"#, &claims().to_string(), secret, Algorithm::HS256);
             let identity = check(&token).unwrap();
             assert_eq!((identity.user.as_str(), identity.source), ("alice", Source::Jwt));
-            assert_eq!(identity.is_admin, Some(false));
+            assert_eq!(identity.is_admin(), Some(false));
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::{io, net::Ipv4Addr, os::unix::ffi::OsStrExt, path::PathBuf};
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use tokio::{net::TcpListener, process::Command};
 
 use super::{Home, LaunchError, ProcessLauncher};
-use crate::{config::Dialect, launcher::Spec, secret::Secret};
+use crate::{
+    config::Dialect, egress::grant::Start, launcher::Spec, opencode::settings, secret::Secret,
+};
 
 /// Where a child is to listen.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl ProcessLauncher {
     pub(super) fn command(
         &self,
         spec: &Spec,
-        epoch: u64,
+        start: &Start,
         listens: &Listens,
         home: &Home,
         key: &Secret,
@@ -77,17 +78,17 @@ impl ProcessLauncher {
         for (name, secret) in &self.environment {
             command.env(name, secret.expose());
         }
-        for (name, secret) in &spec.secrets {
-            command.env(name, secret.expose());
-        }
         // Last, so that nothing configured takes their place.
         command.env("PATH", &self.path).envs(home.environment(spec.dialect));
-        let (mark, value) = self.ledger.mark_of(&spec.workspace, epoch);
+        command.env(EGRESS_URL, &spec.egress_url).env(settings::TOKEN, start.token.expose());
+        let (mark, value) = self.ledger.mark_of(&spec.workspace, start.epoch);
         command.env(mark, value);
         match spec.dialect {
             Dialect::Opencode => {
                 command.args(["serve", "--hostname", "127.0.0.1", "--port", "0"]);
                 command.env("OPENCODE_SERVER_PASSWORD", key.expose());
+                // Whatever other files say, this is merged last.
+                command.env("OPENCODE_CONFIG_CONTENT", &spec.opencode_overrides);
             }
             Dialect::OpenAi => {
                 command.env("OPEN_PERSONA_RUNNER_KEY", key.expose());
@@ -99,12 +100,8 @@ impl ProcessLauncher {
     }
 
     /// Everything that must not be seen of what a child writes.
-    pub(super) fn known(&self, spec: &Spec, key: &Secret) -> Vec<String> {
-        let configured = self.environment.values().chain(spec.secrets.iter().map(|(_, key)| key));
-        let mut known: Vec<String> =
-            configured.chain([key]).map(|secret| secret.expose().to_owned()).collect();
-        known.push(BASE64.encode(format!("opencode:{}", key.expose())));
-        known
+    pub(super) fn known(&self, start: &Start, key: &Secret) -> Vec<Secret> {
+        self.environment.values().chain([&start.token, key]).cloned().collect()
     }
 }
 
@@ -117,6 +114,8 @@ fn fill(word: &str, spec: &Spec, listens: &Listens) -> String {
     word.replace("{workspace}", &spec.directory.to_string_lossy())
 }
 
+/// Where a program that is no opencode finds the way to the providers.
+const EGRESS_URL: &str = "OPEN_PERSONA_EGRESS_URL";
 const PORT: &str = "{port}";
 const SOCKET: &str = "{socket}";
 /// `sun_path` has 108 bytes, the last of them zero.

@@ -166,6 +166,8 @@ const DIRECTORIES: &[(&str, &str)] = &[
 ];
 const OPENCODE: &[(&str, &str)] = &[
     ("OPENCODE_DISABLE_PROJECT_CONFIG", "1"),
+    // No plugins: with the above, those in a workspace's `.opencode` still ran.
+    ("OPENCODE_PURE", "1"),
     ("OPENCODE_DISABLE_MODELS_FETCH", "1"),
     ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
     ("OPENCODE_DISABLE_LSP_DOWNLOAD", "1"),
@@ -190,7 +192,8 @@ mod tests {
             directory: "/w".into(),
             dialect: Dialect::Opencode,
             opencode_config: config.to_owned(),
-            secrets: Vec::new(),
+            opencode_overrides: String::new(),
+            egress_url: String::new(),
             start_timeout: Duration::ZERO,
             stop_timeout: Duration::ZERO,
         }

@@ -9,23 +9,23 @@ use tokio::{
     sync::watch,
 };
 
+use crate::{scrub, secret::Secret};
+
 /// A child's last lines, and the port it announced.
 #[derive(Debug)]
 pub(super) struct Output {
     /// Whose it is, for the log.
     label: String,
-    /// Longest first, so that one secret within another does not leave its ends.
-    secrets: Vec<String>,
+    /// What the child may know. Held so that it is taken out of texts until the child is gone.
+    _secrets: Vec<Secret>,
     tail: Mutex<VecDeque<String>>,
     port: watch::Sender<Option<u16>>,
 }
 
 impl Output {
     /// Of a child called `label`, which may know `secrets`.
-    pub(super) fn of(label: String, mut secrets: Vec<String>) -> Self {
-        secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self { label, secrets, tail: Mutex::default(), port: watch::Sender::new(None) }
+    pub(super) fn of(label: String, secrets: Vec<Secret>) -> Self {
+        Self { label, _secrets: secrets, tail: Mutex::default(), port: watch::Sender::new(None) }
     }
 
     /// Reads `stream` to its end.
@@ -62,20 +62,16 @@ impl Output {
     }
 
     fn take(&self, line: &Line, name: &str) {
-        let mut text = String::from_utf8_lossy(&line.bytes).into_owned();
+        let text = String::from_utf8_lossy(&line.bytes);
         if let Some(port) = announced(&text).filter(|_| name == "stdout") {
             self.port.send_if_modified(|known| known.is_none() && known.replace(port).is_none());
         }
-        for secret in &self.secrets {
-            text = text.replace(secret.as_str(), "***");
-        }
+        let mut text = scrub::known(&plain(&text)).into_owned();
         if line.cut {
             // What was cut off may have been the rest of a secret that now begins the end.
-            let longest = self.secrets.first().map_or(0, String::len);
-            let keep = text.floor_char_boundary(text.len().saturating_sub(longest));
-            text.truncate(keep);
+            let keep = text.len().saturating_sub(scrub::longest_known());
+            text.truncate(text.floor_char_boundary(keep));
         }
-        let text = plain(&text);
         if text.is_empty() {
             return;
         }
@@ -133,8 +129,6 @@ fn plain(text: &str) -> String {
 }
 
 const LONGEST_LINE: usize = 4096;
-/// What is shorter is a setting, such as a number, and would black out half of what is written.
-const SHORTEST_SECRET: usize = 4;
 const KEPT_LINES: usize = 20;
 
 #[cfg(test)]
@@ -142,7 +136,7 @@ mod tests {
     use super::*;
 
     async fn after(secrets: &[&str], text: &[u8]) -> Output {
-        let secrets = secrets.iter().map(ToString::to_string).collect();
+        let secrets = secrets.iter().map(|secret| Secret::new(*secret)).collect();
         let output = Output::of("test".to_owned(), secrets);
         output.drain(text, "stdout").await;
         output
@@ -157,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_secret_gets_through() {
-        let output = after(&["sk-1", "sk-123"], b"key sk-123, key sk-1").await;
+        let output = after(&["sk-canary-1"], b"key sk-canary-1, key sk-\x1b[1mcanary-1").await;
         assert_eq!(output.last_line(), "key ***, key ***");
     }
 

@@ -1,12 +1,17 @@
 //! Real processes, small ones: `sh`, and Python's HTTP server in the place of opencode.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::*;
+use crate::egress::grant::Grants;
 
 struct World {
     launcher: ProcessLauncher,
@@ -20,7 +25,7 @@ impl World {
         let launcher = ProcessLauncher::new(
             command.iter().map(ToString::to_string).collect(),
             &directory.path().join("data"),
-            BTreeMap::from([("CONFIGURED".to_owned(), Secret::new("configured"))]),
+            BTreeMap::from([("CONFIGURED".to_owned(), Secret::plain("configured"))]),
             std::env::var_os("PATH").unwrap(),
             State::in_memory().unwrap(),
         );
@@ -39,14 +44,15 @@ impl World {
             directory: self.directory.path().join("workspace"),
             dialect,
             opencode_config: r#"{"share":"disabled"}"#.to_owned(),
-            secrets: vec![("PROVIDER_KEY".to_owned(), Secret::new("sk-provider"))],
+            opencode_overrides: r#"{"enabled_providers":[]}"#.to_owned(),
+            egress_url: "http://127.0.0.1:8002".to_owned(),
             start_timeout: Duration::from_mins(1),
             stop_timeout: Duration::from_mins(1),
         }
     }
 
     async fn launch(&self, dialect: Dialect) -> Arc<Runner> {
-        self.launcher.launch(&self.spec(dialect), 1).await.unwrap()
+        self.launcher.launch(&self.spec(dialect), &start()).await.unwrap()
     }
 
     /// Every process that came of this launcher and is alive.
@@ -62,6 +68,12 @@ impl World {
         let leads = |pid: &&i32| procfs::stat(**pid).is_some_and(|stat| stat.group == **pid);
         Pid::from_raw(*groups.iter().find(leads).unwrap()).unwrap()
     }
+}
+
+fn start() -> Start {
+    static EPOCHS: AtomicU64 = AtomicU64::new(1);
+    let epoch = EPOCHS.fetch_add(1, Ordering::Relaxed);
+    Arc::<Grants>::default().start(&WorkspaceId::of("alice"), epoch)
 }
 
 /// Answers as opencode does as far as a launch needs it; writes its environment down first.
@@ -97,14 +109,16 @@ async fn a_runner_has_a_clean_environment_and_a_home_of_its_own() {
     for (name, directory) in [("HOME", "home"), ("TMPDIR", "tmp"), ("XDG_DATA_HOME", "data")] {
         assert_eq!(environment[name], home.join(directory).display().to_string());
     }
-    assert_eq!(environment["PROVIDER_KEY"], "sk-provider");
+    assert!(environment["OPEN_PERSONA_EGRESS_TOKEN"].starts_with("opr-"));
+    assert_eq!(environment["OPEN_PERSONA_EGRESS_URL"], "http://127.0.0.1:8002");
+    assert_eq!(environment["OPENCODE_CONFIG_CONTENT"], r#"{"enabled_providers":[]}"#);
     assert_eq!(environment["CONFIGURED"], "configured");
     let password = environment.remove("OPENCODE_SERVER_PASSWORD").unwrap();
     assert_eq!(password.len(), 64);
     assert_eq!(runner.credential.as_ref().unwrap().expose(), password);
     let config = fs::read_to_string(&environment["OPENCODE_CONFIG"]).unwrap();
     assert_eq!(config, r#"{"share":"disabled"}"#);
-    let ours = ["HOME", "LANG", "PATH", "TMPDIR", "PROVIDER_KEY", "CONFIGURED"];
+    let ours = ["HOME", "LANG", "PATH", "TMPDIR", "CONFIGURED"];
     // A `python3` that is a shell script, as version switchers install it, adds the latter four.
     let prefixes = ["XDG_", "OPENCODE_", "OPEN_PERSONA_", "LC_", "PYENV_", "PWD", "SHLVL", "_"];
     let known = |name: &str| ours.contains(&name) || prefixes.iter().any(|p| name.starts_with(p));
@@ -117,8 +131,9 @@ async fn two_runners_never_share_a_port() {
     let world = World::python(&serving(""));
     let alice = world.spec(Dialect::Opencode);
     let bob = Spec { workspace: WorkspaceId::of("bob"), ..alice.clone() };
+    let (one, two) = (start(), start());
     let (alice, bob) =
-        tokio::join!(world.launcher.launch(&alice, 1), world.launcher.launch(&bob, 2));
+        tokio::join!(world.launcher.launch(&alice, &one), world.launcher.launch(&bob, &two));
     let (alice, bob) = (alice.unwrap(), bob.unwrap());
     assert_ne!(alice.address, bob.address);
     assert_ne!(alice.credential, bob.credential);
@@ -128,8 +143,8 @@ async fn two_runners_never_share_a_port() {
 
 #[tokio::test]
 async fn a_runner_that_dies_at_start_fails_the_launch_with_its_last_line_and_no_secret() {
-    let world = World::new(&["sh", "-c", "echo bad key $PROVIDER_KEY >&2; exit 3"]);
-    let failed = world.launcher.launch(&world.spec(Dialect::Opencode), 1).await;
+    let world = World::new(&["sh", "-c", "echo bad key $OPEN_PERSONA_EGRESS_TOKEN >&2; exit 3"]);
+    let failed = world.launcher.launch(&world.spec(Dialect::Opencode), &start()).await;
     let Err(LaunchError::Died { status, last_line }) = failed else { panic!("{failed:?}") };
     assert_eq!((&status[..], &last_line[..]), ("exit status: 3", "bad key ***"));
 }
@@ -137,7 +152,7 @@ async fn a_runner_that_dies_at_start_fails_the_launch_with_its_last_line_and_no_
 #[tokio::test]
 async fn a_program_that_is_not_there_is_named() {
     let world = World::new(&["no-such-program"]);
-    let failed = world.launcher.launch(&world.spec(Dialect::Opencode), 1).await;
+    let failed = world.launcher.launch(&world.spec(Dialect::Opencode), &start()).await;
     let Err(LaunchError::Spawn(cause)) = failed else { panic!("{failed:?}") };
     assert!(cause.contains("no-such-program"), "{cause}");
 }
@@ -146,7 +161,7 @@ async fn a_program_that_is_not_there_is_named() {
 async fn a_runner_that_is_not_ready_in_time_is_gone_when_the_launch_fails() {
     let world = World::new(&["sh", "-c", "trap '' TERM; setsid sleep 600 & sleep 600"]);
     let spec = Spec { start_timeout: Duration::from_millis(200), ..world.spec(Dialect::Opencode) };
-    let failed = world.launcher.launch(&spec, 1).await;
+    let failed = world.launcher.launch(&spec, &start()).await;
     assert!(matches!(failed, Err(LaunchError::Timeout(_))), "{failed:?}");
     assert!(world.processes().is_empty());
 }
@@ -156,7 +171,8 @@ async fn a_launch_that_is_dropped_leaves_nothing() {
     let world = World::new(&["sh", "-c", "echo started > $HOME/started; sleep 600"]);
     let spec = world.spec(Dialect::Opencode);
     let started = world.directory.path().join("data").join(spec.workspace.as_str());
-    let mut launch = Box::pin(world.launcher.launch(&spec, 1));
+    let start = start();
+    let mut launch = Box::pin(world.launcher.launch(&spec, &start));
     while !started.join("home/started").exists() {
         assert!(launch.as_mut().now_or_never().is_none());
         tokio::task::yield_now().await;
@@ -187,7 +203,7 @@ async fn a_runner_that_ignores_sigterm_is_killed() {
     let world =
         World::python(&serving("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)"));
     let spec = Spec { stop_timeout: Duration::from_millis(100), ..world.spec(Dialect::Opencode) };
-    let runner = world.launcher.launch(&spec, 1).await.unwrap();
+    let runner = world.launcher.launch(&spec, &start()).await.unwrap();
     world.launcher.stop(&runner).await;
     assert!(world.processes().is_empty());
 }
@@ -242,7 +258,7 @@ async fn an_openai_runner_listens_where_it_is_told() {
 #[tokio::test]
 async fn an_openai_command_without_a_place_to_listen_is_refused() {
     let world = World::new(&["true"]);
-    let failed = world.launcher.launch(&world.spec(Dialect::OpenAi), 1).await;
+    let failed = world.launcher.launch(&world.spec(Dialect::OpenAi), &start()).await;
     assert!(matches!(failed, Err(LaunchError::Spawn(_))), "{failed:?}");
 }
 
@@ -268,7 +284,7 @@ async fn closing_ends_runners_that_nobody_stopped() {
 async fn a_workspace_that_is_not_there_is_said_to_be_missing() {
     let world = World::python(&serving(""));
     let spec = Spec { directory: "/nowhere".into(), ..world.spec(Dialect::Opencode) };
-    let failed = world.launcher.launch(&spec, 1).await;
+    let failed = world.launcher.launch(&spec, &start()).await;
     let Err(LaunchError::Spawn(cause)) = failed else { panic!("{failed:?}") };
     assert!(cause.contains("workspace"), "{cause}");
 }

@@ -1,15 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    config::{
-        Dialect, IdentityRules, LauncherKind, Limits, Listen, Log, Models, PermissionPolicy,
-        Runners, ToolStyle, Turns, Workspaces,
-    },
-    persona::{Persona, Personas},
-};
+use crate::persona::{Persona, Personas};
 
 fn persona(name: &str, integrations: &[&str], tools: &[&str]) -> Arc<Persona> {
     Arc::new(Persona {
@@ -23,86 +17,32 @@ fn persona(name: &str, integrations: &[&str], tools: &[&str]) -> Arc<Persona> {
     })
 }
 
-fn provider() -> Provider {
-    let model = |images| Model {
-        name: "M".to_owned(),
-        context: 128_000,
-        output: 8192,
-        tools: true,
-        reasoning: false,
-        images,
-    };
-    Provider {
-        npm: "@ai-sdk/openai-compatible".to_owned(),
-        name: "Mock".to_owned(),
-        base_url: Some("http://127.0.0.1:9941/v1".to_owned()),
-        key: Some(Secret::new("sk-live")),
-        models: BTreeMap::from([("m1".to_owned(), model(false)), ("see".to_owned(), model(true))]),
-    }
-}
-
-fn integration() -> Integration {
-    Integration {
-        url: "https://mail.example/mcp".to_owned(),
-        headers: BTreeMap::from([("Authorization".to_owned(), Secret::new("Bearer t0ken"))]),
-        timeout: Duration::from_secs(5),
-    }
-}
-
 /// One provider, two integrations, a persona with the first and one that may only read and write.
 fn config() -> Config {
-    Config {
-        listen: Listen {
-            address: ([127, 0, 0, 1], 0).into(),
-            threads: 1,
-            drain: Duration::from_secs(1),
-        },
-        identity: IdentityRules::default(),
-        workspaces: Workspaces { root: "/w".into(), template: None },
-        state: "/s".into(),
-        models: Models { main: None, small: None, unknown: None },
-        providers: BTreeMap::from([("mock".to_owned(), provider())]),
-        personas: Personas(vec![
-            persona("grant-draft", &[], &["read", "write", "webfetch"]),
-            persona("izzy", &["mail"], &[]),
-        ]),
-        integrations: ["mail", "mail_box"].map(|name| (name.to_owned(), integration())).into(),
-        runners: Runners {
-            launcher: LauncherKind::Process {
-                command: vec!["opencode".to_owned()],
-                data: "/d".into(),
-                environment: BTreeMap::new(),
-            },
-            dialect: Dialect::Opencode,
-            max_running: 1,
-            max_starting: 1,
-            start_timeout: Duration::from_secs(1),
-            queue_timeout: Duration::from_secs(1),
-            idle_after: Duration::from_secs(1),
-            stop_timeout: Duration::from_secs(1),
-        },
-        turns: Turns {
-            permission: PermissionPolicy::Reject,
-            permissions: [("webfetch", "ask"), ("mail_send", "ask")]
-                .map(|(tool, action)| (tool.to_owned(), action.to_owned()))
-                .into(),
-            tools: ToolStyle::Plain,
-            keep_alive: Duration::from_secs(1),
-            memory: true,
-            max_chats: 1,
-        },
-        limits: Limits {
-            body: 1,
-            json_depth: 1,
-            headers: 1,
-            header_deadline: Duration::from_secs(1),
-            body_deadline: Duration::from_secs(1),
-            turn: Duration::from_secs(1),
-            idle: Duration::from_secs(1),
-            first_byte: Duration::from_secs(1),
-        },
-        log: Log { workspace_routing: false },
-    }
+    let text = "
+identity: {anonymous: true}
+models: {main: mock/m1}
+providers:
+  mock:
+    npm: '@ai-sdk/openai-compatible'
+    name: Mock
+    base_url: http://127.0.0.1:9941/v1
+    key: env:KEY
+    models:
+      m1: {name: M, output: 8192}
+      see: {name: M, output: 8192, images: true}
+integrations:
+  mail: &mail {url: 'https://mail.example/mcp', headers: {Authorization: env:KEY}, timeout: 5s}
+  mail_box: *mail
+turns: {permissions: {webfetch: ask, mail_send: ask}}
+";
+    let environment = |name: &str| (name == "KEY").then(|| "canary-key".to_owned());
+    let mut config = crate::config::parse("x.yaml".as_ref(), text, &environment).unwrap();
+    config.personas = Personas(vec![
+        persona("grant-draft", &[], &["read", "write", "webfetch"]),
+        persona("izzy", &["mail"], &[]),
+    ]);
+    config
 }
 
 fn generated(config: &Config, wishes: &Wishes) -> (Settings, Value) {
@@ -123,8 +63,8 @@ fn the_models_and_providers_are_ours_and_no_others() {
     assert_eq!(
         json["provider"]["mock"]["options"],
         json!({
-            "baseURL": "http://127.0.0.1:9941/v1",
-            "apiKey": "{env:OPEN_PERSONA_KEY_MOCK}",
+            "baseURL": "http://127.0.0.1:8002/mock/v1",
+            "apiKey": "{env:OPEN_PERSONA_EGRESS_TOKEN}",
         })
     );
     assert_eq!(
@@ -138,33 +78,25 @@ fn the_models_and_providers_are_ours_and_no_others() {
 }
 
 #[test]
-fn a_provider_without_key_and_address_says_neither() {
-    let mut config = config();
-    let provider = config.providers.get_mut("mock").unwrap();
-    (provider.key, provider.base_url) = (None, None);
-    let (_, json) = generated(&config, &Wishes::default());
-    assert_eq!(json["provider"]["mock"]["options"], json!({}));
+fn the_way_to_a_provider_is_the_egress_and_is_said_twice() {
+    let (settings, json) = generated(&config(), &Wishes::default());
+    let overrides: Value = serde_json::from_str(&settings.overrides).unwrap();
+    assert_eq!(overrides["enabled_providers"], json["enabled_providers"]);
+    let (of_file, again) = (&json["provider"]["mock"], &overrides["provider"]["mock"]);
+    assert_eq!((&again["npm"], &again["options"]), (&of_file["npm"], &of_file["options"]));
+    assert_eq!(again.as_object().unwrap().len(), 2);
 }
 
 #[test]
-fn the_text_holds_references_and_no_secret() {
-    let (settings, json) = generated(&config(), &Wishes::default());
-    assert!(!settings.json.contains("sk-live") && !settings.json.contains("t0ken"));
-    assert_eq!(settings.json.matches("{env:").count(), 3, "not those in prompts");
-    assert_eq!(
-        json["mcp"]["mail_box"]["headers"]["Authorization"],
-        "{env:OPEN_PERSONA_MCP_MAIL_BOX_AUTHORIZATION}"
-    );
-    let secrets: Vec<_> =
-        settings.secrets.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
-    assert_eq!(
-        secrets,
-        [
-            ("OPEN_PERSONA_KEY_MOCK", "sk-live"),
-            ("OPEN_PERSONA_MCP_MAIL_AUTHORIZATION", "Bearer t0ken"),
-            ("OPEN_PERSONA_MCP_MAIL_BOX_AUTHORIZATION", "Bearer t0ken"),
-        ]
-    );
+fn the_text_refers_to_the_token_and_holds_no_secret() {
+    let (Settings { json: text, overrides }, json) = generated(&config(), &Wishes::default());
+    for text in [&text, &overrides] {
+        assert!(!text.contains("canary-key") && !text.contains("mail.example"), "{text}");
+    }
+    assert_eq!(text.matches("{env:").count(), 3, "not those in prompts");
+    let mail = &json["mcp"]["mail"];
+    assert_eq!(mail["url"], "http://127.0.0.1:8002/mcp/mail");
+    assert_eq!(mail["headers"], json!({"x-api-key": "{env:OPEN_PERSONA_EGRESS_TOKEN}"}));
 }
 
 #[test]

@@ -9,36 +9,13 @@ use std::io;
 use serde::Serialize;
 use serde_json::{Serializer, ser::Formatter, value::RawValue};
 
-use crate::secret::Secret;
-
 /// `"{env:NAME}"`, which opencode replaces by a variable of its environment.
 pub(super) type Reference = Box<RawValue>;
 
-/// The variables referred to so far.
-#[derive(Default)]
-pub(super) struct References(Vec<(String, Secret)>);
-
-impl References {
-    /// A reference to `value` under a variable named after `wanted`: in capitals, with `_` for
-    /// whatever a variable's name cannot hold, and with further `_` when that one is taken.
-    pub(super) fn to(&mut self, wanted: &str, value: &Secret) -> Reference {
-        let fit = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-        let mut name: String = wanted.chars().map(fit).collect();
-        while self.0.iter().any(|(taken, _)| *taken == name) {
-            name.push('_');
-        }
-        // The variable's value lands between the quotes of the text, so it is escaped like it.
-        let quoted = write(value.expose());
-        let inside = &quoted[1..quoted.len() - 1];
-        let reference = format!("\"{{env:{name}}}\"");
-        self.0.push((name, Secret::new(inside)));
-        RawValue::from_string(reference).expect("a name of A-Z, 0-9 and _ in quotes is JSON")
-    }
-
-    /// The variables and their values.
-    pub(super) fn into_secrets(self) -> Vec<(String, Secret)> {
-        self.0
-    }
+/// A reference to the variable `name`, which is of A-Z and `_`.
+pub(super) fn reference(name: &str) -> Reference {
+    let reference = format!("\"{{env:{name}}}\"");
+    RawValue::from_string(reference).expect("a name of A-Z and _ in quotes is JSON")
 }
 
 /// `value` as JSON, its strings free of references.
@@ -81,25 +58,6 @@ mod tests {
         let back: BTreeMap<String, String> = serde_json::from_str(&json).unwrap();
         assert_eq!(back["{env:KEY}"], prompt);
 
-        let mut references = References::default();
-        let reference = references.to("OPEN_PERSONA_KEY_my.ai", &Secret::new("k"));
-        assert_eq!(write(&reference), r#""{env:OPEN_PERSONA_KEY_MY_AI}""#);
-    }
-
-    #[test]
-    fn names_that_fold_into_one_stay_two() {
-        let mut references = References::default();
-        references.to("KEY_a-b", &Secret::new("1"));
-        references.to("KEY_a_b", &Secret::new("2"));
-        let secrets = references.into_secrets();
-        assert_eq!(secrets[0], ("KEY_A_B".to_owned(), Secret::new("1")));
-        assert_eq!(secrets[1], ("KEY_A_B_".to_owned(), Secret::new("2")));
-    }
-
-    #[test]
-    fn a_value_cannot_leave_its_string() {
-        let mut references = References::default();
-        references.to("KEY", &Secret::new("a\"b\\c{file:/etc/passwd}"));
-        assert_eq!(references.into_secrets()[0].1.expose(), r#"a\"b\\c\u007bfile:/etc/passwd}"#);
+        assert_eq!(write(&reference("TOKEN")), r#""{env:TOKEN}""#);
     }
 }
