@@ -4,10 +4,12 @@
 mod bodies;
 mod chat;
 mod client;
+mod egress;
 mod house;
 mod isolation;
 mod lifecycle;
 mod processes;
+mod provider;
 mod reload;
 mod scripted;
 mod sdk;

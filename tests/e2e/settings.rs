@@ -41,7 +41,13 @@ struct Written {
     keys: Vec<(String, String)>,
     insecure: bool,
     environment: Vec<(String, String)>,
+    /// The model in use; the demo model unless it is set.
+    main: Option<String>,
+    /// Providers besides the demo model, one a line.
+    providers: String,
     extra: String,
+    /// Sections after all others.
+    sections: String,
 }
 
 impl Settings {
@@ -58,7 +64,10 @@ impl Settings {
             keys: Vec::new(),
             insecure: false,
             environment: Vec::new(),
+            main: None,
+            providers: String::new(),
             extra: String::new(),
+            sections: String::new(),
         };
         Self { written: Some(written), ..Self::shipped() }
     }
@@ -97,6 +106,24 @@ impl Settings {
         self
     }
 
+    /// Adds a provider, written in YAML's braces.
+    pub(crate) fn with_provider(mut self, id: &str, provider: &str) -> Self {
+        writeln!(self.writing().providers, "  {id}: {provider}").expect("text");
+        self
+    }
+
+    /// Has everybody use this model of an added provider, and starts no demo model.
+    pub(crate) fn with_main(mut self, model: &str) -> Self {
+        self.writing().main = Some(model.to_owned());
+        self
+    }
+
+    /// Adds lines that begin sections no other setting writes.
+    pub(crate) fn with_section(mut self, section: &str) -> Self {
+        writeln!(self.writing().sections, "{section}").expect("text");
+        self
+    }
+
     /// Waits for runners' starts as long as the slowest machine takes for many at once.
     pub(crate) fn with_patience(mut self) -> Self {
         self.writing().extra.push_str(PATIENCE);
@@ -124,12 +151,14 @@ impl Settings {
     /// Whether there is a provider already.
     pub(crate) fn has_model(&self) -> bool {
         !self.model_url.is_empty()
+            || self.written.as_ref().is_some_and(|written| written.main.is_some())
     }
 
     /// The gateway's environment.
-    pub(crate) fn environment(&self, port: u16) -> Vec<(String, String)> {
+    pub(crate) fn environment(&self, port: u16, egress: u16) -> Vec<(String, String)> {
         let mut all = vec![
             ("PORT".to_owned(), port.to_string()),
+            ("EGRESS_PORT".to_owned(), egress.to_string()),
             ("DEFAULT_MAIN_MODEL".to_owned(), "demo/demo".to_owned()),
             ("DEMO_MODEL_URL".to_owned(), self.model_url.clone()),
             (JWT_VARIABLE.to_owned(), JWT_SECRET.to_owned()),
@@ -139,9 +168,10 @@ impl Settings {
     }
 
     /// The config file, unless the shipped one is used.
-    pub(crate) fn yaml(&self, port: u16) -> Option<String> {
-        let Written { dialect, command, keys, insecure, extra, .. } = self.written.as_ref()?;
-        let model_url = &self.model_url;
+    pub(crate) fn yaml(&self, port: u16, egress: u16) -> Option<String> {
+        let Written { dialect, command, keys, insecure, extra, sections, .. } =
+            self.written.as_ref()?;
+        let (main, providers) = self.models()?;
         let mut api_keys = String::new();
         for (user, key) in keys {
             write!(api_keys, "\n    - {{ user: {user}, key: \"{}\" }}", digest(key)).expect("text");
@@ -152,6 +182,8 @@ impl Settings {
         Some(format!(
             r#"listen:
   address: 127.0.0.1:{port}
+egress:
+  address: 127.0.0.1:{egress}
 identity:
   front_ends:
     - name: plain
@@ -169,22 +201,30 @@ workspaces:
   root: ./workspaces
 state: ./state
 models:
-  main: demo/demo
+  main: {main}
 providers:
-  demo:
-    npm: "@ai-sdk/openai-compatible"
-    base_url: {model_url}
-    models:
-      demo: {{}}
-runners:
+{providers}runners:
   dialect: {dialect}
   launcher: process
   process:
     command: {command}
-{extra}"#,
+{extra}{sections}"#,
             plain = digest(FRONT_END_KEY),
             signed = digest(JWT_FRONT_END_KEY),
         ))
+    }
+
+    /// The main model and the providers.
+    fn models(&self) -> Option<(&str, String)> {
+        let Written { main, providers, .. } = self.written.as_ref()?;
+        if let Some(main) = main {
+            return Some((main, providers.clone()));
+        }
+        let demo = format!(
+            "  demo: {{ npm: \"@ai-sdk/openai-compatible\", base_url: \"{}\", models: {{ demo: {{}} }} }}\n",
+            self.model_url
+        );
+        Some(("demo/demo", demo + providers))
     }
 
     fn writing(&mut self) -> &mut Written {

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Stand {
     /// The gateway's URL, without `/v1`.
     pub(crate) url: String,
+    /// Where runners find the model providers.
+    pub(crate) egress: SocketAddr,
     /// Where the gateway runs: `conf/`, `workspaces/`, `state/`, logs.
     directory: TempDir,
     settings: Settings,
@@ -59,6 +61,7 @@ impl Stand {
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("conf"), &directory.path().join("conf"));
         let mut stand = Self {
             url: format!("http://127.0.0.1:{port}"),
+            egress: (Ipv4Addr::LOCALHOST, free_port()).into(),
             directory,
             settings,
             port,
@@ -74,6 +77,11 @@ impl Stand {
     /// A caller without a key.
     pub(crate) fn caller(&self) -> Caller {
         Caller::of(&self.url)
+    }
+
+    /// Where everything of it is.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -103,7 +111,7 @@ impl Stand {
             .env_clear()
             .env("PATH", search_path())
             .env("HOME", self.path("home"))
-            .envs(self.settings.environment(self.port))
+            .envs(self.settings.environment(self.port, self.egress.port()))
             .stdin(Stdio::null());
         command
     }
@@ -170,7 +178,7 @@ impl Stand {
     }
 
     fn write_config(&self) {
-        if let Some(text) = self.settings.yaml(self.port) {
+        if let Some(text) = self.settings.yaml(self.port, self.egress.port()) {
             fs::write(self.config(), text).expect("the config file is written");
         }
     }
