@@ -37,7 +37,7 @@ fn saw_only(provider: &Provider, style: Style, key: &str, token: &str) {
 
 /// What a hostile provider says reaches nobody, whoever asks.
 async fn keeps_an_echoed_key_to_itself(stand: &Stand, style: Style, token: &str, keys: &[&str]) {
-    for (status, stream) in [(400, false), (401, true), (403, false), (404, true)] {
+    for (status, stream) in [(400, false), (401, true), (403, false), (422, true)] {
         let text = format!("[[fail {status}]]");
         let told = front_end(stand, "alice").ask(&prompt(&text)).await.body.to_string();
         let call = call(style, "m1", &text, stream);

@@ -17,8 +17,8 @@ use crate::{processes, provider::Style, stand::Stand};
 /// The variable a runner has its token in.
 const TOKEN: &str = "OPEN_PERSONA_EGRESS_TOKEN";
 /// How large a page of memory is, and how much is looked at in one piece.
-const PAGE: u64 = 4096;
-const PIECE: usize = 4096;
+const PAGE: usize = 4096;
+const PIECE: usize = 1024 * PAGE;
 
 /// The only runner there is.
 pub(super) fn only(stand: &Stand) -> i32 {
@@ -122,13 +122,14 @@ fn remembers(process: &Path, needle: &[u8]) -> bool {
     let overlap = needle.len() - 1;
     let mut piece = vec![0; overlap + PIECE];
     areas.into_iter().any(|area| {
-        let mut kept = 0;
+        let (mut kept, end) = (0, area.end);
         area.step_by(PIECE).any(|at| {
-            if !is_there(&pages, at) {
+            let size = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
+            if !is_there(&pages, at, size) {
                 kept = 0;
                 return false;
             }
-            let read = memory.read_at(&mut piece[kept..kept + PIECE], at).unwrap_or_default();
+            let read = memory.read_at(&mut piece[kept..kept + size], at).unwrap_or_default();
             let end = kept + read;
             let found = within(&piece[..end], needle);
             kept = end.min(overlap);
@@ -138,12 +139,13 @@ fn remembers(process: &Path, needle: &[u8]) -> bool {
     })
 }
 
-/// Whether the page at an address is in memory or swapped out. Most of what is reserved never was.
-fn is_there(pages: &File, at: u64) -> bool {
-    let mut entry = [0; 8];
-    pages
-        .read_exact_at(&mut entry, at / PAGE * 8)
-        .is_ok_and(|()| u64::from_le_bytes(entry) >> 62 != 0)
+/// Whether any page of a piece is in memory or swapped out. Most of what is reserved never was.
+fn is_there(pages: &File, at: u64, size: usize) -> bool {
+    let mut entries = vec![0; size / PAGE * 8];
+    let first = at / u64::try_from(PAGE).unwrap_or(u64::MAX) * 8;
+    let read = pages.read_exact_at(&mut entries, first);
+    // The two highest bits of eight bytes, the last of which is the highest.
+    read.is_ok() && entries.chunks(8).any(|entry| entry[7] >> 6 != 0)
 }
 
 fn within(text: &[u8], needle: &[u8]) -> bool {
