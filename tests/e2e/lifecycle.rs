@@ -100,7 +100,9 @@ async fn a_gateway_killed_and_started_again_leaves_no_old_child() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_leaves_ends_the_turn_whenever_that_is() {
     let model = Scripted::start().await;
-    let stand = Stand::start(Settings::shipped().with_model(&model.url));
+    // With a linger the gateway would listen on, to count what is said.
+    let settings = Settings::strict().with_development_identities().without_linger();
+    let stand = Stand::start(settings.with_model(&model.url));
     // The first answer starts the runner: the cases below are about turns, not starts.
     stand.caller().stream(&alice("hello")).await.whole();
     let runner = stand.runners();

@@ -40,6 +40,7 @@ struct Written {
     command: String,
     keys: Vec<(String, String)>,
     insecure: bool,
+    linger: &'static str,
     environment: Vec<(String, String)>,
     /// The model in use; the demo model unless it is set.
     main: Option<String>,
@@ -63,6 +64,7 @@ impl Settings {
             command: "[opencode]".to_owned(),
             keys: Vec::new(),
             insecure: false,
+            linger: "2m",
             environment: Vec::new(),
             main: None,
             providers: String::new(),
@@ -75,6 +77,12 @@ impl Settings {
     /// Lets the body's `user` name the user, and anybody in without one.
     pub(crate) fn with_development_identities(mut self) -> Self {
         self.writing().insecure = true;
+        self
+    }
+
+    /// Has answers cut that nobody waits for any more.
+    pub(crate) fn without_linger(mut self) -> Self {
+        self.writing().linger = "0s";
         self
     }
 
@@ -169,7 +177,7 @@ impl Settings {
 
     /// The config file, unless the shipped one is used.
     pub(crate) fn yaml(&self, port: u16, egress: u16) -> Option<String> {
-        let Written { dialect, command, keys, insecure, extra, sections, .. } =
+        let Written { dialect, command, keys, insecure, linger, extra, sections, .. } =
             self.written.as_ref()?;
         let (main, providers) = self.models()?;
         let mut api_keys = String::new();
@@ -184,6 +192,7 @@ impl Settings {
   address: 127.0.0.1:{port}
 egress:
   address: 127.0.0.1:{egress}
+  linger: {linger}
 identity:
   front_ends:
     - name: plain
