@@ -142,9 +142,9 @@ struct Seam(Vec<u8>);
 impl Seam {
     /// Whether there is a sign in `piece`, or across its beginning.
     fn shows_sign(&mut self, piece: &[u8]) -> bool {
-        let shows = |text: &[u8]| ELSEWHERE.iter().any(|sign| sign.find(text).is_some());
+        let holds_sign = |text: &[u8]| ELSEWHERE.iter().any(|sign| sign.find(text).is_some());
         self.0.extend(&piece[..piece.len().min(LONGEST_SIGN)]);
-        let shown = shows(&self.0) || shows(piece);
+        let shown = holds_sign(&self.0) || holds_sign(piece);
         if piece.len() >= LONGEST_SIGN {
             self.0.clear();
             self.0.extend(&piece[piece.len() - LONGEST_SIGN..]);
