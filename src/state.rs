@@ -1,6 +1,6 @@
 //! The gateway's own memory: one `SQLite` database, outside every workspace, with one writer.
 //!
-//! Runners cannot reach it, so what it says about owners, sessions and processes can be trusted.
+//! It is not for runners: what it says about owners, sessions and processes is trusted.
 //! Each table is read and written by one module only, named beside it in `SCHEMA`.
 
 mod read;
