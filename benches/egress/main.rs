@@ -8,17 +8,17 @@
 //! The callers have one thread, the provider another, and each proxy its own. The argument `call`,
 //! `first`, `delta` or `work` asks for that part alone.
 
-#[path = "../shared/clock.rs"]
+#[path = "../common/clock.rs"]
 mod clock;
-#[path = "../shared/connection.rs"]
+#[path = "../common/connection.rs"]
 mod connection;
 mod provider;
 mod runner;
 mod street;
 mod style;
-#[path = "../shared/table.rs"]
+#[path = "../common/table.rs"]
 mod table;
-#[path = "../shared/worker.rs"]
+#[path = "../common/worker.rs"]
 mod worker;
 
 use futures_util::future::join_all;

@@ -8,15 +8,15 @@
 //! The stub and the callers share one thread, each gateway has another.
 
 mod client;
-#[path = "../shared/clock.rs"]
+#[path = "../common/clock.rs"]
 mod clock;
-#[path = "../shared/connection.rs"]
+#[path = "../common/connection.rs"]
 mod connection;
 mod house;
 mod stub;
-#[path = "../shared/table.rs"]
+#[path = "../common/table.rs"]
 mod table;
-#[path = "../shared/worker.rs"]
+#[path = "../common/worker.rs"]
 mod worker;
 
 use std::{net::SocketAddr, time::Duration};
