@@ -169,4 +169,6 @@ pub(crate) fn start_log() {
     log.init();
 }
 
-const KEY: &str = "sk-mock-3f0c6d0e5b6a4d7c8f9e0a1b2c3d4e5f";
+/// As long as the longest that are in use.
+const KEY: &str = "sk-proj-3f0c6d0e5b6a4d7c8f9e0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d\
+    8e9f0a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8a9b0c1d2e3f4a5b6c7d8e9f0a1b2c3d4e5f6a7b";

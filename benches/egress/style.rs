@@ -32,7 +32,12 @@ impl Style {
         let turns = if matches!(self, Self::Responses) { "input" } else { "messages" };
         let text = &TEXT[..TEXT.floor_char_boundary(size)];
         let messages = vec![json!({"role": "user", "content": text}); size.div_ceil(TEXT.len())];
-        json!({"model": "m1", turns: messages, "stream": stream}).to_string().into()
+        let mut request = json!({"model": "m1", turns: messages, "stream": stream});
+        if matches!(self, Self::Chat) {
+            // As the SDKs do; without it, nobody says what the answer costs.
+            request["stream_options"] = json!({"include_usage": true});
+        }
+        request.to_string().into()
     }
 
     /// What a stream begins with.

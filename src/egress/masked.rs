@@ -1,7 +1,7 @@
 //! An answer, rid of the key that it may repeat.
 
 use bytes::{Bytes, BytesMut};
-use memchr::memmem::Finder;
+use memchr::{memchr_iter, memmem::Finder};
 
 use crate::secret::Secret;
 
@@ -56,8 +56,10 @@ impl Masked {
     /// How many bytes at the end of `text` are the beginning of the key.
     fn beginning_at_end(&self, text: &[u8]) -> usize {
         let key = self.key.expose().as_bytes();
-        let longest = text.len().min(key.len().saturating_sub(1));
-        (1..=longest).rev().find(|length| text.ends_with(&key[..*length])).unwrap_or(0)
+        let Some((first, rest)) = key.split_first() else { return 0 };
+        let tail = &text[text.len().saturating_sub(rest.len())..];
+        let mut begins = memchr_iter(*first, tail).map(|at| &tail[at..]);
+        begins.find(|end| key.starts_with(end)).map_or(0, <[u8]>::len)
     }
 }
 
